@@ -1,0 +1,180 @@
+"""A DICOM series folder as one 3D image: which files belong together, in which order, and whether they form a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.errors import InvalidDicomError
+
+from FewShotSegLib.errors import VolumeError
+from FewShotSegLib.image_files import check_scalar_3d, last_line, quiet_sitk
+
+TAGS = [
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "Rows", "Columns", "NumberOfFrames",
+    "ImagePositionPatient", "ImageOrientationPatient",
+]  # fmt: skip
+NOT_SCANS = ("SEG", "RTDOSE")
+UNEVEN = 0.1  # largest deviation of a slice from its even place, in slice spacings
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What the header of one image file says."""
+
+    path: Path
+    series: str
+    number: str
+    description: str
+    modality: str
+    frames: int
+    matrix: tuple[int, int]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+
+
+def read_series(folder: Path, series: str | None = None) -> tuple[sitk.Image, str]:
+    """Read one series of a folder (not of its subfolders); other DICOM objects, such as an RTSTRUCT, are passed over.
+
+    Args:
+        folder: with the files of one or more series.
+        series: UID, number or description of the series; may be left out when there is only one.
+
+    Returns:
+        The image, slices in order of position, and the modality tag ("CT", "MR", ...).
+
+    Raises:
+        VolumeError: no image or several series, damaged files, slices that do not form one even grid.
+    """
+    slices = _choose(folder, _scan(folder), series)
+    if len(slices) == 1:
+        return _read_single(slices[0]), slices[0].modality
+    return _read_stack(_in_order(folder, slices)), slices[0].modality
+
+
+def _scan(folder: Path) -> dict[str, list[Slice]]:
+    """The image files of a folder, by series UID."""
+    found: dict[str, list[Slice]] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        item = _read_header(path)
+        if item is not None:
+            found.setdefault(item.series, []).append(item)
+    return found
+
+
+def _read_header(path: Path) -> Slice | None:
+    """None for what is no DICOM file or no scan."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+    except (InvalidDicomError, EOFError):
+        return None
+    modality = str(header.get("Modality", ""))
+    if "Rows" not in header or modality in NOT_SCANS:
+        return None
+    return Slice(
+        path=path,
+        series=str(header.get("SeriesInstanceUID", "")),
+        number=str(header.get("SeriesNumber") or ""),
+        description=str(header.get("SeriesDescription") or ""),
+        modality=modality,
+        frames=int(header.get("NumberOfFrames") or 1),
+        matrix=(int(header.Rows), int(header.Columns)),
+        position=tuple(float(v) for v in header.get("ImagePositionPatient") or ()),
+        orientation=tuple(float(v) for v in header.get("ImageOrientationPatient") or ()),
+    )
+
+
+def _choose(folder: Path, found: dict[str, list[Slice]], series: str | None) -> list[Slice]:
+    if not found:
+        below = sorted({p.parent.relative_to(folder).as_posix() for p in folder.rglob("*.dcm")} - {"."})
+        hint = f"give one of its subfolders: {', '.join(below[:8])}" if below else "give the folder that holds the DICOM files"
+        raise VolumeError(f"{folder} holds no DICOM image", "a folder with one series of CT or MR slices", hint)
+    wanted = [s for s in found.values() if series is None or series in (s[0].series, s[0].number, s[0].description)]
+    if len(wanted) == 1:
+        return wanted[0]
+    listed = "; ".join(_describe(s) for s in found.values())
+    if series is None:
+        raise VolumeError(f"{folder} holds {len(found)} series: {listed}", "one series", "choose one by its UID or number")
+    raise VolumeError(
+        f"{len(wanted)} series of {folder} are called {series!r}; it holds: {listed}", "one series", "choose one by its UID"
+    )
+
+
+def _describe(slices: list[Slice]) -> str:
+    first = slices[0]
+    return f"number {first.number or '?'} {first.description!r} ({first.modality}, {len(slices)} files, UID {first.series})"
+
+
+def _in_order(folder: Path, slices: list[Slice]) -> list[Slice]:
+    """Sorted along the slice normal; refused unless they form one even, upright stack."""
+    first = slices[0]
+    if any(len(s.position) != 3 or len(s.orientation) != 6 or s.frames > 1 for s in slices):
+        raise _no_stack(folder, "files without a position in the patient, or several files with many frames")
+    if any(s.matrix != first.matrix or not np.allclose(s.orientation, first.orientation, atol=1e-3) for s in slices):
+        raise _no_stack(folder, "slices of different size or orientation (such as a localizer among them)")
+    row, column = np.reshape(first.orientation, (2, 3))
+    normal = np.cross(row, column)
+    slices = sorted(slices, key=lambda s: float(np.dot(s.position, normal)))
+    positions = np.array([s.position for s in slices])
+    steps = np.diff(positions @ normal)
+    if steps.min() < 1e-3:
+        raise _no_stack(folder, "several slices at the same place (several time points or echoes)")
+    _check_even(folder, slices, positions, steps)
+    return slices
+
+
+def _check_even(folder: Path, slices: list[Slice], positions: np.ndarray, steps: np.ndarray) -> None:
+    even = np.linspace(positions[0], positions[-1], len(slices))
+    worst = int(np.linalg.norm(positions - even, axis=1).argmax())
+    row, column = np.reshape(slices[0].orientation, (2, 3))
+    normal = np.cross(row, column)
+    sideways = positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal)
+    step = float(np.median(steps))
+    if np.linalg.norm(sideways, axis=1).max() > UNEVEN * step:
+        raise _no_stack(folder, "slices shifted sideways, as from a tilted CT gantry")
+    if np.abs(steps - step).max() > UNEVEN * step:
+        raise _no_stack(
+            folder,
+            f"unevenly spaced slices ({steps.min():.2f} to {steps.max():.2f} mm apart; slices missing near {slices[worst].path.name}?)",
+        )
+
+
+def _no_stack(folder: Path, what: str) -> VolumeError:
+    return VolumeError(
+        f"The series in {folder} has {what}",
+        "one even stack of slices",
+        "export the series again, or load it in 3D Slicer and save the volume as NRRD",
+    )
+
+
+def _read_single(item: Slice) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(item.path))
+    try:
+        with quiet_sitk():
+            reader.ReadImageInformation()
+            check_scalar_3d(item.path, reader)
+            return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(item.path.parent, error) from error
+
+
+def _read_stack(slices: list[Slice]) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(s.path) for s in slices])
+    folder = slices[0].path.parent
+    try:
+        with quiet_sitk():
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(folder, error) from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise VolumeError(f"The series in {folder} is in colour", "one grey value per voxel", "choose another series")
+    return image
+
+
+def _unreadable(folder: Path, error: Exception) -> VolumeError:
+    return VolumeError(f"The series in {folder} cannot be read: {last_line(error)}", "whole files", "copy or export it again")

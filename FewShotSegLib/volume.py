@@ -1,0 +1,93 @@
+"""A scan: voxels, where they lie in the patient, and how they come from and go to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from FewShotSegLib.dicom_series import read_series
+from FewShotSegLib.errors import VolumeError
+from FewShotSegLib.files import split_suffix
+from FewShotSegLib.geometry import Geometry
+from FewShotSegLib.image_files import read_image, write_image
+
+__all__ = ["Geometry", "Volume"]
+
+MODALITIES = ("MR", "CT")
+MODALITY_KEY = "Modality"
+AIR_HU = -500
+AIR_SHARE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A 3D scan.
+
+    Args:
+        array: voxels (z, y, x), of any real type.
+        geometry: where they lie.
+        name: for tables and file names; not the patient's.
+        modality: "MR", "CT" or "" when unknown.
+
+    Raises:
+        VolumeError: the array does not have the shape of its geometry.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    name: str = ""
+    modality: str = ""
+
+    def __post_init__(self) -> None:
+        if self.array.shape != self.geometry.shape:
+            raise VolumeError(
+                f"An array of shape {self.array.shape}", f"the shape (z, y, x) of its geometry, {self.geometry.shape}"
+            )
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel spacing along (x, y, z), mm."""
+        return self.geometry.spacing
+
+    @property
+    def is_ct(self) -> bool:
+        """Declared as CT, or undeclared with at least 1 % of the voxels below -500, as the air of a CT in Hounsfield units."""
+        if self.modality:
+            return self.modality == "CT"
+        return bool(np.count_nonzero(self.array < AIR_HU) >= AIR_SHARE * self.array.size)
+
+    @classmethod
+    def read(cls, path: str | Path, *, series: str | None = None) -> Volume:
+        """Read a NIfTI, NRRD, MHA or MHD file, or a folder with a DICOM series; the voxel type is kept.
+
+        Args:
+            path: file or folder.
+            series: which series of a DICOM folder that holds several: its UID, number or description.
+
+        Raises:
+            VolumeError: missing, damaged, not an image, not a 3D scan of single values, or several series to choose from.
+        """
+        path = Path(path)
+        if path.is_dir():
+            image, modality = read_series(path, series)
+        elif series is not None:
+            raise VolumeError(f"{path} is not a folder", f"a DICOM folder to choose the series {series!r} from")
+        else:
+            image = read_image(path)
+            modality = image.GetMetaData(MODALITY_KEY) if image.HasMetaDataKey(MODALITY_KEY) else ""
+        name = path.resolve().name if path.is_dir() else split_suffix(path)[0]
+        return cls(sitk.GetArrayFromImage(image), Geometry.of(image), name, modality if modality in MODALITIES else "")
+
+    def write(self, path: str | Path) -> Path:
+        """Write as .nii, .nii.gz, .nrrd or .mha, whole or not at all. Only NRRD keeps the modality.
+
+        Raises:
+            OutputError: unknown suffix, no permission, disk full.
+        """
+        image = self.geometry.to_sitk(self.array)
+        if self.modality:
+            image.SetMetaData(MODALITY_KEY, self.modality)
+        return write_image(image, Path(path))
