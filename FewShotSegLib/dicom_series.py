@@ -18,7 +18,7 @@ TAGS = [
     "ImagePositionPatient", "ImageOrientationPatient",
 ]  # fmt: skip
 NOT_SCANS = ("SEG", "RTDOSE")
-UNEVEN = 0.1  # largest deviation of a slice from its even place, in slice spacings
+UNEVEN = 0.1  # largest deviation from an even stack, in slice spacings
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,16 @@ def _read_header(path: Path) -> Slice | None:
     """None for what is no DICOM file or no scan."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-    except (InvalidDicomError, EOFError):
+    except InvalidDicomError:
         return None
+    except (EOFError, OSError) as error:
+        raise _unreadable(path, error) from error
     modality = str(header.get("Modality", ""))
-    if "Rows" not in header or modality in NOT_SCANS:
+    if modality in NOT_SCANS:
+        return None
+    if "Rows" not in header:
+        if "Image Storage" in _kind(header):
+            raise _unreadable(path, ValueError("its header is cut off"))
         return None
     return Slice(
         path=path,
@@ -85,6 +91,11 @@ def _read_header(path: Path) -> Slice | None:
         position=tuple(float(v) for v in header.get("ImagePositionPatient") or ()),
         orientation=tuple(float(v) for v in header.get("ImageOrientationPatient") or ()),
     )
+
+
+def _kind(header: pydicom.FileDataset) -> str:
+    """Name of the kind of DICOM object, such as "CT Image Storage"; it stands at the very beginning of the file."""
+    return pydicom.uid.UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID", "")).name
 
 
 def _choose(folder: Path, found: dict[str, list[Slice]], series: str | None) -> list[Slice]:
@@ -118,28 +129,24 @@ def _in_order(folder: Path, slices: list[Slice]) -> list[Slice]:
     row, column = np.reshape(first.orientation, (2, 3))
     normal = np.cross(row, column)
     slices = sorted(slices, key=lambda s: float(np.dot(s.position, normal)))
-    positions = np.array([s.position for s in slices])
-    steps = np.diff(positions @ normal)
-    if steps.min() < 1e-3:
-        raise _no_stack(folder, "several slices at the same place (several time points or echoes)")
-    _check_even(folder, slices, positions, steps)
+    _check_even(folder, slices, np.array([s.position for s in slices]), normal)
     return slices
 
 
-def _check_even(folder: Path, slices: list[Slice], positions: np.ndarray, steps: np.ndarray) -> None:
-    even = np.linspace(positions[0], positions[-1], len(slices))
-    worst = int(np.linalg.norm(positions - even, axis=1).argmax())
-    row, column = np.reshape(slices[0].orientation, (2, 3))
-    normal = np.cross(row, column)
-    sideways = positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal)
+def _check_even(folder: Path, slices: list[Slice], positions: np.ndarray, normal: np.ndarray) -> None:
+    """Refuse several slices at one place, sideways shifts and gaps."""
+    along = positions @ normal
+    steps = np.diff(along)
     step = float(np.median(steps))
+    if steps.min() <= UNEVEN * step:
+        raise _no_stack(folder, "several slices at the same place (several time points or echoes)")
+    sideways = positions - positions[0] - np.outer(along - along[0], normal)
     if np.linalg.norm(sideways, axis=1).max() > UNEVEN * step:
         raise _no_stack(folder, "slices shifted sideways, as from a tilted CT gantry")
-    if np.abs(steps - step).max() > UNEVEN * step:
-        raise _no_stack(
-            folder,
-            f"unevenly spaced slices ({steps.min():.2f} to {steps.max():.2f} mm apart; slices missing near {slices[worst].path.name}?)",
-        )
+    worst = int(np.abs(steps - step).argmax())
+    if abs(steps[worst] - step) > UNEVEN * step:
+        found = f"{steps[worst]:.2f} instead of {step:.2f} mm after {slices[worst].path.name}"
+        raise _no_stack(folder, f"unevenly spaced slices ({found}; is a slice missing?)")
 
 
 def _no_stack(folder: Path, what: str) -> VolumeError:
@@ -159,7 +166,7 @@ def _read_single(item: Slice) -> sitk.Image:
             check_scalar_3d(item.path, reader)
             return reader.Execute()
     except RuntimeError as error:
-        raise _unreadable(item.path.parent, error) from error
+        raise _unreadable(item.path, error) from error
 
 
 def _read_stack(slices: list[Slice]) -> sitk.Image:
@@ -176,5 +183,5 @@ def _read_stack(slices: list[Slice]) -> sitk.Image:
     return image
 
 
-def _unreadable(folder: Path, error: Exception) -> VolumeError:
-    return VolumeError(f"The series in {folder} cannot be read: {last_line(error)}", "whole files", "copy or export it again")
+def _unreadable(path: Path, error: Exception) -> VolumeError:
+    return VolumeError(f"{path} cannot be read: {last_line(error)}", "whole DICOM files", "copy or export the series again")

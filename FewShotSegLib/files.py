@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from FewShotSegLib.errors import OutputError
@@ -69,7 +69,5 @@ def _flush_to_disk(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a file that may not exist, in a folder that may not exist either."""
-    try:
+    with suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
