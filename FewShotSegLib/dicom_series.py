@@ -58,7 +58,11 @@ def read_series(folder: Path, series: str | None = None) -> tuple[sitk.Image, st
 def _scan(folder: Path) -> dict[str, list[Slice]]:
     """The image files of a folder, by series UID."""
     found: dict[str, list[Slice]] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    try:
+        files = sorted(p for p in folder.iterdir() if p.is_file())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    for path in files:
         item = _read_header(path)
         if item is not None:
             found.setdefault(item.series, []).append(item)
@@ -177,10 +181,21 @@ def _read_stack(slices: list[Slice]) -> sitk.Image:
         with quiet_sitk():
             image = reader.Execute()
     except RuntimeError as error:
-        raise _unreadable(folder, error) from error
+        raise _unreadable(_first_unreadable(slices), error) from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise VolumeError(f"The series in {folder} is in colour", "one grey value per voxel", "choose another series")
     return image
+
+
+def _first_unreadable(slices: list[Slice]) -> Path:
+    """The file that ITK cannot read, which its message does not name; the folder when each can be read alone."""
+    for item in slices:
+        try:
+            with quiet_sitk():
+                sitk.ReadImage(str(item.path))
+        except RuntimeError:
+            return item.path
+    return slices[0].path.parent
 
 
 def _unreadable(path: Path, error: Exception) -> VolumeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ import SimpleITK as sitk
 from FewShotSegLib.errors import OutputError, VolumeError
 from FewShotSegLib.files import atomic_path, cannot_write, split_suffix
 from FewShotSegLib.integrity import check_whole
+from FewShotSegLib.nifti import restore_non_finite
 
 READABLE = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd")
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha")
 DICOM_MARK = b"DICM"
+ITK_PREFIX = re.compile(r"^(sitk::|ITK )?(ERROR: )?(\w+\(0x[0-9a-f]+\): )?")
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -23,18 +26,20 @@ def read_image(path: Path) -> sitk.Image:
     Raises:
         VolumeError: missing, another format, damaged, or 2D, 4D or colour.
     """
-    _check_readable(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
+        _check_readable(path)
         with quiet_sitk():
             reader.ReadImageInformation()
             check_scalar_3d(path, reader)
             check_whole(path, reader)
-            image = reader.Execute()
+            image = restore_non_finite(reader.Execute(), path, reader)
     except (RuntimeError, OSError) as error:
         raise VolumeError(
-            f"{path} cannot be read: {last_line(error)}", "a whole image file", "copy or export it again"
+            f"{path} cannot be read: {last_line(error)}",
+            "a whole image file of a scan with perpendicular axes",
+            "copy or export it again, for example as NRRD from 3D Slicer",
         ) from error
     return image[:, :, :, 0] if image.GetDimension() == 4 else image
 
@@ -69,7 +74,11 @@ def check_scalar_3d(path: Path, header: sitk.ImageFileReader) -> None:
         kind = f"a {len(size)}D image ({' x '.join(map(str, size))})"
     else:
         return
-    raise VolumeError(f"{path} holds {kind}", "one 3D scan with one grey value per voxel", "export one time point or channel")
+    raise VolumeError(
+        f"{path} holds {kind}",
+        "one 3D scan with one grey value per voxel",
+        "export one whole 3D scan, or one time point or channel of it",
+    )
 
 
 @contextmanager
@@ -86,7 +95,7 @@ def quiet_sitk() -> Iterator[None]:
 def last_line(error: Exception) -> str:
     """The last line of an ITK message: what happened, without the places in ITK's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("sitk::ERROR: ") if lines else type(error).__name__
+    return ITK_PREFIX.sub("", lines[-1]) if lines else type(error).__name__
 
 
 def _check_readable(path: Path) -> None:

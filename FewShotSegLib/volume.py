@@ -79,7 +79,7 @@ class Volume:
             image = read_image(path)
             modality = image.GetMetaData(MODALITY_KEY) if image.HasMetaDataKey(MODALITY_KEY) else ""
         name = path.resolve().name if path.is_dir() else split_suffix(path)[0]
-        return cls(sitk.GetArrayFromImage(image), Geometry.of(image), name, modality if modality in MODALITIES else "")
+        return cls(sitk.GetArrayFromImage(image), _geometry(path, image), name, modality if modality in MODALITIES else "")
 
     def write(self, path: str | Path) -> Path:
         """Write as .nii, .nii.gz, .nrrd or .mha, whole or not at all. Only NRRD keeps the modality.
@@ -91,3 +91,10 @@ class Volume:
         if self.modality:
             image.SetMetaData(MODALITY_KEY, self.modality)
         return write_image(image, Path(path))
+
+
+def _geometry(path: Path, image: sitk.Image) -> Geometry:
+    try:
+        return Geometry.of(image)
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error.found}", error.expected, error.action) from error
