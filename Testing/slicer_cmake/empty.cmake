@@ -1,0 +1,1 @@
+# Slicer's own file of this role does much; the packaging test needs none of it.
