@@ -52,6 +52,13 @@ class LabelLayers:
         """Voxels of one organ, bool (z, y, x)."""
         return self.layers[segment.layer] == segment.value
 
+    def masks(self) -> np.ndarray:
+        """Voxels of all organs, bool (segment, z, y, x)."""
+        masks = np.empty((len(self.segments), *self.geometry.shape), bool)
+        for mask, segment in zip(masks, self.segments, strict=True):
+            np.equal(self.layers[segment.layer], segment.value, out=mask)
+        return masks
+
     def on(self, geometry: Geometry) -> LabelLayers:
         """The same labels on another grid: each of its voxels takes the label of the nearest one in world space.
 

@@ -89,8 +89,9 @@ class Segmentation:
     def write_probabilities(self, path: str | Path) -> Path:
         """Write the probabilities of all organs as float32, whole or not at all.
 
-        `.nrrd` and `.mha`: one 3D image with a component per organ (Slicer: a vector volume). `.nii.gz` and `.nii`: a 4D image
-        with the organs along the fourth axis (Slicer: a volume sequence). The order is that of `organs`.
+        `.nrrd` and `.mha`: one 3D image with a component per organ. Slicer opens it as a vector volume; a file named `.seq.nrrd`
+        as a sequence with one named frame per organ. `.nii.gz` and `.nii`: a 4D image with the organs along the fourth axis,
+        in Slicer a sequence. The order is that of `organs`.
 
         Raises:
             OutputError: no probabilities were kept, another suffix, no permission, disk full.
@@ -104,8 +105,17 @@ class Segmentation:
                 "segment again with SegmenterConfig(probabilities=True)",
             )
         images = [self.geometry.to_sitk(organ.astype(np.float32)) for organ in self.probabilities]
-        image = sitk.JoinSeries(images) if suffix.startswith(".nii") else sitk.Compose(images)
+        if suffix.startswith(".nii"):
+            return write_image(sitk.JoinSeries(images), path)
+        image = sitk.Compose(images)
+        image.SetMetaData("axis 0 index type", "text")
+        image.SetMetaData("axis 0 index values", " ".join(_frame_name(organ) for organ in self.organs))
         return write_image(image, path)
+
+
+def _frame_name(organ: Organ) -> str:
+    """The organ's name in the header of a sequence of Slicer, where a space separates the names."""
+    return " ".join(organ.name.split()).replace("%", "%25").replace(" ", "%20")
 
 
 def _check_suffix(path: Path, known: tuple[str, ...]) -> str:

@@ -106,12 +106,10 @@ class Support:
         labels = _select(read_labels(labels_path, names), organs)
         _check_labelled(labels, labels_path)
         placed = labels.on(image.geometry)
-        masks = {segment: placed.mask(segment) for segment in placed.segments}
-        inside = [segment for segment in placed.segments if masks[segment].any()]
+        inside = tuple(segment for segment in placed.segments if placed.mask(segment).any())
         _check_inside(labels, inside, image.geometry, required=organs is not None)
-        return cls.create(
-            image, np.stack([masks[segment] for segment in inside]), [segment.organ for segment in inside], slices=slices
-        )
+        masks = replace(placed, segments=inside).masks()
+        return cls.create(image, masks, [segment.organ for segment in inside], slices=slices)
 
 
 def _check_organs(organs: tuple[Organ, ...]) -> None:
@@ -205,7 +203,7 @@ def _check_labelled(labels: LabelLayers, path: str | Path) -> None:
         )
 
 
-def _check_inside(labels: LabelLayers, inside: list[Segment], grid: Geometry, *, required: bool) -> None:
+def _check_inside(labels: LabelLayers, inside: tuple[Segment, ...], grid: Geometry, *, required: bool) -> None:
     """Refuse labels of which nothing, or of which an organ that was asked for, does not lie in the image."""
     missing = [segment for segment in labels.segments if segment not in inside]
     names = ", ".join(repr(segment.organ.name) for segment in missing)
