@@ -1,0 +1,1 @@
+"""The losses of the methods; their models are in FewShotSegLib.methods."""
