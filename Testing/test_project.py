@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
+OWN = {"FewShotSegLib", "fewshotseg_training"}
 TEXT = {".py", ".toml", ".md", ".txt", ".json", ".yaml", ".yml", ".cfg", ".ini", ".sh", ".cmake", ".pyx", ".html", ".lock", ""}
 
 
@@ -32,6 +35,11 @@ def tracked() -> list[Path]:
 
 def toml(path: str) -> dict:
     return tomllib.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def distribution(requirement: str) -> str:
+    """The normalised name in a requirement such as `Scikit_Image>=0.22`."""
+    return re.split(r"[<>=!~;\[ ]", requirement)[0].lower().replace("_", "-")
 
 
 def cmake_value(name: str) -> str:
@@ -62,8 +70,35 @@ def test_lock_is_for_this_project_and_for_any_machine() -> None:
     assert not re.search(r'"(torch|torchvision)".*\n.*\+cpu', text)
     for path in ("pyproject.toml", "training/pyproject.toml"):
         project = toml(path)["project"]
-        wanted = {re.split(r"[<>=!~;\[ ]", requirement)[0].lower() for requirement in project["dependencies"]}
+        wanted = {distribution(requirement) for requirement in project["dependencies"]}
         assert wanted == {entry["name"] for entry in packages[project["name"]]["dependencies"]}, f"run `make lock` for {path}"
+
+
+def imports_of(file: Path) -> set[str]:
+    """First parts of every absolute import, at file scope or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(("folder", "metadata"), [("FewShotSegLib", "pyproject.toml"), ("training", "training/pyproject.toml")])
+def test_every_import_is_a_declared_dependency(tracked: list[Path], folder: str, metadata: str) -> None:
+    project = toml(metadata)["project"]
+    requirements = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
+    declared = {distribution(requirement) for requirement in requirements} | {project["name"]}
+    if folder == "training":
+        declared |= {distribution(requirement) for requirement in toml(metadata)["build-system"]["requires"]}
+    providers = packages_distributions()
+    undeclared: dict[str, list[str]] = {}
+    for file in (file for file in tracked if file.suffix == ".py" and file.parts[0] == folder):
+        for name in imports_of(file) - set(sys.stdlib_module_names) - OWN:
+            if not declared & {distribution(provider) for provider in providers.get(name, [name])}:
+                undeclared.setdefault(name, []).append(str(file))
+    assert undeclared == {}
 
 
 def test_licence_is_apache_2_everywhere() -> None:
