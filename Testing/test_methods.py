@@ -34,7 +34,7 @@ def test_a_method_has_its_name_and_a_frozen_config(name: str) -> None:
 
 def test_options_reach_the_config() -> None:
     assert create_method("alpnet", window=4, faithful=True).config.window == 4
-    assert create_method("visa", refine="s2v").config.refine == "s2v"
+    assert create_method("visa", faithful=True).config.faithful
 
 
 def test_default_strategies() -> None:

@@ -8,7 +8,8 @@ from test_alpnet import dice, disc, features_of
 from torch import Tensor
 
 from FewShotSegLib.errors import ConfigError
-from FewShotSegLib.methods.visa import Teacher, Visa, VisaConfig, head_segment, propagate_chunks, s2v_refine
+from FewShotSegLib.methods.base import upsample
+from FewShotSegLib.methods.visa import Teacher, Visa, VisaConfig, propagate_chunks, s2v_refine
 from FewShotSegLib.strategies.chunks import chunk_of, pick_slices
 
 FULL, EMPTY = torch.ones(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
@@ -90,30 +91,23 @@ def test_masks_come_one_by_one() -> None:
     assert len(recorder.calls) == 1
 
 
-def test_propagation_follows_an_organ_that_wanders() -> None:
-    """The drawn slices differ from the query (another direction of features), so that handing on matters less than finding."""
+def test_the_head_follows_an_organ_that_wanders() -> None:
     masks = torch.stack([disc((40 + 4 * z, 64), 24) for z in range(12)])
-    support = torch.stack([disc((50 + 16 * p, 60), 26) for p in range(3)])
-    method = Visa()
-    segment = head_segment(method, features_of(support), support, features_of(masks, seed=3), size=(128, 128))
-    extent = (0, 11)
-    found = dict(propagate_chunks(extent, pick_slices(range(12)), lambda z: chunk_of(z, extent), segment))
+    drawn = torch.stack([disc((50 + 16 * p, 60), 26) for p in range(3)])
+    method, query, support = Visa(), features_of(masks, seed=3), features_of(drawn)
+    learned_from_query = []
+
+    def segment(teacher: Teacher, z: int) -> Tensor:
+        if teacher.z is None or teacher.mask is None:
+            memory = method.remember(support[teacher.chunk, None], drawn[teacher.chunk, None])
+        else:
+            learned_from_query.append(z)
+            memory = method.remember(query[teacher.z, None], teacher.mask[None])
+        return upsample(method.score(query[z, None], memory), (128, 128))[0].argmax(0).bool()
+
+    found = dict(propagate_chunks((0, 11), pick_slices(range(12)), lambda z: chunk_of(z, (0, 11)), segment))
+    assert len(learned_from_query) == 9
     assert min(dice(found[z].float(), masks[z]) for z in range(12)) > 0.85
-
-
-def test_drawn_slices_are_remembered_once() -> None:
-    class Counting(Visa):
-        remembered = 0
-
-        def remember(self, features: Tensor, masks: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN202
-            Counting.remembered += 1
-            return super().remember(features, masks)
-
-    masks = disc((64, 64), 30)[None].repeat(5, 1, 1)
-    segment = head_segment(Counting(), features_of(masks[:1]), masks[:1], features_of(masks), size=(128, 128))
-    for z in range(5):
-        segment(Teacher(0), z)
-    assert Counting.remembered == 1
 
 
 def test_s2v_takes_the_teacher_for_its_source() -> None:
@@ -125,7 +119,6 @@ def test_s2v_takes_the_teacher_for_its_source() -> None:
     assert torch.equal(refine(Teacher(0, 1, mask), 1, mask), mask)  # taught by a slice on which it is dark
 
 
-@pytest.mark.parametrize("option", [{"refine": "sp"}, {"s2v_window": 0}, {"tau": 1.0}])
-def test_impossible_options_are_refused(option: dict[str, object]) -> None:
+def test_options_of_the_head_are_checked() -> None:
     with pytest.raises(ConfigError, match="impossible"):
-        VisaConfig(**option)  # type: ignore[arg-type]
+        VisaConfig(tau=1.0)

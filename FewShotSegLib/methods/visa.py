@@ -7,35 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.flow import s2v
-from FewShotSegLib.methods.alpnet import Alpnet, AlpnetConfig, AlpnetMemory
-from FewShotSegLib.methods.base import upsample
+from FewShotSegLib.methods.alpnet import Alpnet, AlpnetConfig
 
 
 @dataclass(frozen=True)
 class VisaConfig(AlpnetConfig):
-    """The ALP head's options, and how a new mask is cleaned before it teaches the next slice.
-
-    refine: "none", or "s2v": pixels closer to the teacher's rim than to its organ are dropped; s2v_window: the rim's width
-    in pixels. faithful: also propagates as published (see `propagate_chunks`).
-    """
-
-    refine: Literal["none", "s2v"] = "none"
-    s2v_window: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.refine not in ("none", "s2v") or self.s2v_window < 1:
-            raise ConfigError(
-                f"These options are impossible: {self}", "refine none or s2v, s2v_window >= 1", "correct the option"
-            )
+    """The ALP head's options; `faithful` is also meant for `propagate_chunks`."""
 
 
 class Visa(Alpnet):
@@ -123,28 +106,6 @@ def _both_ways(extent: tuple[int, int], up_from: int, down_from: int) -> tuple[I
     """Steps (previous slice, next slice) up to the end of the extent, and down to its beginning."""
     first, last = extent
     return pairwise(range(up_from, last + 1)), pairwise(range(down_from, first - 1, -1))
-
-
-def head_segment(
-    method: Alpnet, support_features: Tensor, support_masks: Tensor, query_features: Tensor, *, size: tuple[int, int]
-) -> Segment:
-    """The `segment` of `propagate_chunks` for a real head: masks (H W) bool at `size` pixels.
-
-    support_features (k c h w), support_masks (k H W) float: the drawn slice of each chunk; query_features (z c h w).
-    """
-
-    @cache
-    def drawn(chunk: int) -> AlpnetMemory:
-        return method.remember(support_features[chunk, None], support_masks[chunk, None])
-
-    def segment(teacher: Teacher, z: int) -> Tensor:
-        if teacher.z is None or teacher.mask is None:
-            memory = drawn(teacher.chunk)
-        else:
-            memory = method.remember(query_features[teacher.z, None], teacher.mask[None].float())
-        return upsample(method.score(query_features[z, None], memory), size)[0].argmax(0).bool()
-
-    return segment
 
 
 def s2v_refine(support_slices: Tensor, support_masks: Tensor, query_slices: Tensor, window: int = 2) -> Refine:
