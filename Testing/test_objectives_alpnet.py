@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fewshotseg_training.objectives.alpnet import alignment_loss, episode_loss, query_loss, training_window
 from test_alpnet import disc, features_of
 
+from fewshotseg_training.objectives.alpnet import alignment_loss, episode_loss, query_loss, training_window
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.methods.alpnet import Alpnet, AlpnetConfig
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+
 from fewshotseg_training.objectives.visa import area_change, interslice_loss
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fewshotseg_training.objectives.alpnet import alignment_loss, episode_loss, query_loss, training_window
-from fewshotseg_training.objectives.visa import area_change, interslice_loss
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
+from fewshotseg_training.objectives.alpnet import alignment_loss, episode_loss, query_loss, training_window
+from fewshotseg_training.objectives.visa import area_change, interslice_loss
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.evaluation.protocol import (
     Counts,
