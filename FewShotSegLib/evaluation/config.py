@@ -1,0 +1,117 @@
+"""What to evaluate: the options of `fewshotseg evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from FewShotSegLib.errors import ConfigError
+from FewShotSegLib.evaluation.annotation import SliceRule
+from FewShotSegLib.evaluation.baselines import list_baselines
+from FewShotSegLib.methods import list_methods
+
+Protocol = Literal["oracle-z", "full-volume", "same-scan"]
+
+SCORED = {
+    "full-volume": "nothing given about the query; scored: every slice",
+    "oracle-z": "scored: the slices between the organ's first and last, which methods other than match are told",
+}
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One evaluation.
+
+    Args:
+        data_dir: folder of labelled scans (see `datasets`).
+        method: a method of the library or a baseline.
+        strategy: of the published methods, see `SegmenterConfig`.
+        protocol: "full-volume": nothing is told about the query and every voxel counts; "oracle-z": the slices on which each
+            organ lies are told and only they count, as in the papers; "same-scan": some slices of a scan are drawn, the
+            others count.
+        slices_drawn: how many slices of each organ are drawn; None for the whole scan (not in "same-scan").
+        slice_rule: which slices these are, see `annotation.drawn_slices`.
+        support: "last", "all" (each scan in turn teaches the others) or case ids, each in turn.
+        folds: True for all five folds, or their numbers; False takes all scans as one list.
+        organs: names or label numbers; None for what the dataset scores.
+        checkpoint: one for all scans; None for the default one.
+        checkpoint_template: name or path with `{fold}`, so that each fold is measured with the model trained without it.
+        limit: at most so many scans for each support (in "same-scan", for each fold); None for all.
+        seed: of the baselines that sample at random.
+        device: "auto", "cpu", "cuda" or "mps".
+        json: where to write the result; None for nowhere.
+
+    Raises:
+        ConfigError: options that do not exist or do not fit together.
+    """
+
+    data_dir: str | Path
+    method: str = "match"
+    strategy: str = "auto"
+    protocol: Protocol = "full-volume"
+    slices_drawn: int | None = None
+    slice_rule: SliceRule = "spread"
+    support: str | tuple[str, ...] = "last"
+    folds: bool | tuple[int, ...] = False
+    organs: tuple[str | int, ...] | None = None
+    checkpoint: str | None = None
+    checkpoint_template: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    json: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("method", self.method, (*list_methods(), *list_baselines()))
+        _check_choice("protocol", self.protocol, get_args(Protocol))
+        _check_choice("slice_rule", self.slice_rule, get_args(SliceRule))
+        for name, least in (("slices_drawn", 1), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} = {value}", f"{least} or more")
+        if self.protocol == "same-scan" and self.slices_drawn is None:
+            raise ConfigError("same-scan use without a number of drawn slices", "for example 1, 3 or 5", "set slices_drawn")
+        self._check_checkpoints()
+
+    def _check_checkpoints(self) -> None:
+        if self.checkpoint_template is None:
+            return
+        if self.checkpoint is not None or self.folds is False or "{fold}" not in self.checkpoint_template:
+            raise ConfigError(
+                f"The checkpoint template {self.checkpoint_template!r} with checkpoint={self.checkpoint!r}, folds={self.folds!r}",
+                "a template with {fold} in it, folds, and no single checkpoint",
+            )
+
+    @property
+    def supports(self) -> tuple[str, ...] | None:
+        """Case ids of the supports, None when chosen by rule ("last", "all")."""
+        if isinstance(self.support, str):
+            return None if self.support in ("last", "all") else tuple(part.strip() for part in self.support.split(","))
+        return self.support
+
+    def checkpoint_for(self, fold: int | None) -> str | None:
+        """The checkpoint of a fold; None for the default one."""
+        if self.checkpoint_template is not None:
+            return self.checkpoint_template.replace("{fold}", str(fold))
+        return self.checkpoint
+
+    @property
+    def described(self) -> str:
+        """The protocol in words: what was given, and what is scored."""
+        drawn = "all slices" if self.slices_drawn is None else f"{self.slices_drawn} slices of each organ ({self.slice_rule})"
+        folds = "no folds" if self.folds is False else "five folds" if self.folds is True else f"folds {list(self.folds)}"
+        models = "each with its own model" if self.checkpoint_template else "one model for all"
+        if self.protocol == "same-scan":
+            return f"same-scan, {drawn} drawn, the extent not given; scored: the slices not drawn. {folds}, {models}."
+        support = {"last": "the last scan", "all": "each scan in turn"}.get(str(self.support), f"scans {self.support}")
+        return f"{self.protocol}, {SCORED[self.protocol]}. Support: {support} of the list, {drawn} drawn. {folds}, {models}."
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as a JSON object."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} = {value!r}", f"one of {', '.join(known)}")

@@ -1,0 +1,171 @@
+"""Evaluation: segment labelled scans as a user would, and compare.
+
+The Segmenter is given the scans and the drawings alone; the truth of a query reaches it only as the extent of its organs,
+where the protocol or the baseline says so. Slices are those of the native grid.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from FewShotSegLib.cards import Card
+from FewShotSegLib.errors import ConfigError
+from FewShotSegLib.evaluation.annotation import draw, organ_slices
+from FewShotSegLib.evaluation.baselines import create_baseline, list_baselines
+from FewShotSegLib.evaluation.config import EvaluateConfig
+from FewShotSegLib.evaluation.datasets import Dataset
+from FewShotSegLib.evaluation.result import EvaluationResult, Record
+from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
+from FewShotSegLib.evaluation.tasks import Task, plan
+from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
+from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
+
+__all__ = ["EvaluateConfig", "EvaluationResult", "create_segmenter", "evaluate"]
+
+FINDS_ITS_SLICES = ("match",)
+"""Methods that never need to be told on which slices an organ lies."""
+
+
+class Segmenting(Protocol):
+    """What is evaluated: the library's Segmenter, or a baseline. A baseline may say `needs_extent`."""
+
+    def segment(self, supports: Support, query: Volume, *, extent: Extents | None = None) -> Segmentation: ...
+
+
+SegmenterFactory = Callable[[EvaluateConfig, "int | None"], Segmenting]
+OnScan = Callable[[int, int, Sequence[Record]], None]
+
+
+def evaluate(
+    config: EvaluateConfig, segmenter_factory: SegmenterFactory | None = None, on_scan: OnScan | None = None
+) -> EvaluationResult:
+    """Run an evaluation; write its JSON where the configuration says so.
+
+    Args:
+        config: what to evaluate.
+        segmenter_factory: makes what is evaluated, from the configuration and the number of the fold;
+            `create_segmenter` by default.
+        on_scan: told after each scan: scans done, scans in all, records of this scan.
+
+    Raises:
+        ConfigError, VolumeError, SupportError, CheckpointError: as their makers say.
+        OutputError: the JSON cannot be written.
+    """
+    dataset = Dataset.open(config.data_dir, config.organs)
+    tasks = plan(dataset.labelled, config)
+    run = _Run(config, dataset, segmenter_factory or create_segmenter)
+    records: list[Record] = []
+    total, done = sum(len(task.queries) for task in tasks), 0
+    for task in tasks:
+        for found in run.task(task):
+            records += found
+            done += 1
+            if on_scan:
+                on_scan(done, total, found)
+    if not records:
+        raise ConfigError("No organ could be evaluated. " + " ".join(run.notes), "organs that both support and query have")
+    notes = tuple(dict.fromkeys(run.notes))
+    result = EvaluationResult(
+        dataset.name, config.method, config.described, config.to_json(), tuple(records), notes, machine_facts()
+    )
+    if config.json is not None:
+        result.write(config.json)
+    return result
+
+
+def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
+    """The baseline or the library's Segmenter of a configuration, with the checkpoint of the fold.
+
+    Raises:
+        ConfigError: a baseline that cannot serve the protocol, or lacks its package.
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    if config.method in list_baselines():
+        baseline = create_baseline(config.method, seed=config.seed)
+        if config.protocol not in baseline.protocols:
+            raise ConfigError(
+                f"The baseline {config.method} with the protocol {config.protocol}", f"one of {', '.join(baseline.protocols)}"
+            )
+        return baseline
+    checkpoint = config.checkpoint_for(fold) or DEFAULT_CHECKPOINT
+    return Segmenter(SegmenterConfig(config.method, strategy=config.strategy, checkpoint=checkpoint, device=config.device))
+
+
+class _Run:
+    """One evaluation: the Segmenter of the current fold, and the notes so far."""
+
+    def __init__(self, config: EvaluateConfig, dataset: Dataset, factory: SegmenterFactory) -> None:
+        self.config, self.dataset, self.factory = config, dataset, factory
+        self.notes: list[str] = []
+        self._current: tuple[str | None, Segmenting] | None = None
+
+    def task(self, task: Task) -> Iterator[list[Record]]:
+        """The records of each query of one support; none where the support has none of the organs."""
+        image, labels = self.dataset.load(task.support)
+        support = self._support(image, labels)
+        for case in task.queries:
+            query = Case(image, labels) if case == task.support else Case(*self.dataset.load(case))
+            yield [] if support is None else self._scan(Pair(task.fold, task.support, case), support, query)
+
+    def _support(self, image: Volume, labels: np.ndarray) -> Support | None:
+        """The drawing, without organs that the scan lacks or that are drawn on all their slices, so that nothing is left."""
+        needed = 1 + (self.config.slices_drawn or 0) if self.config.protocol == "same-scan" else 1
+        organs = [organ for organ in self.dataset.organs if len(organ_slices(labels, organ)) >= needed]
+        missing = [organ.name for organ in self.dataset.organs if organ not in organs]
+        if missing:
+            self.notes.append(f"Support {image.name}: left out, on fewer than {needed} slices: {', '.join(missing)}.")
+        return draw(image, labels, organs, self.config.slices_drawn, self.config.slice_rule)
+
+    def _scan(self, pair: Pair, support: Support, query: Case) -> list[Record]:
+        segmenter = self._segmenter(pair.fold)
+        told = query.extents(support.organs) if self._is_told(segmenter) else None
+        start = time.perf_counter()
+        found = segmenter.segment(support, query.image, extent=told)
+        seconds = time.perf_counter() - start
+        self.notes += [f"{pair.case}: {note}" for note in found.notes]
+        return score_scan(pair, query, support, found, self.config.protocol, seconds)
+
+    def _segmenter(self, fold: int | None) -> Segmenting:
+        """One Segmenter for all folds that share a checkpoint."""
+        checkpoint = self.config.checkpoint_for(fold)
+        if self._current is None or self._current[0] != checkpoint:
+            self._current = checkpoint, self.factory(self.config, fold)
+            self._warn_of_training_data(self._current[1])
+        return self._current[1]
+
+    def _is_told(self, segmenter: Segmenting) -> bool:
+        """Whether what is evaluated is told the extent of the query's organs."""
+        oracle = self.config.protocol == "oracle-z" and self.config.method not in FINDS_ITS_SLICES
+        return oracle or bool(getattr(segmenter, "needs_extent", False))
+
+    def _warn_of_training_data(self, segmenter: Segmenting) -> None:
+        """Note when one model for all scans was trained on scans of this dataset: they may be the evaluated ones."""
+        card: Card | None = getattr(segmenter, "card", None)
+        if card is None or self.config.checkpoint_template is not None:
+            return
+        for source in card.training_data:
+            if source["name"] == self.dataset.name:
+                self.notes.append(
+                    f"The checkpoint {card.name} was trained on {source['scans']} scans of {self.dataset.name} (without their "
+                    "labels, unless its card says otherwise): the evaluated ones may be among them."
+                )
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the times depend on."""
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
