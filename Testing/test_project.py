@@ -20,6 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
 OWN = {"FewShotSegLib", "fewshotseg_training"}
+BROUGHT = {"vtkmodules": "slicer-core"}  # import -> the dependency that pins the version of what provides it
 TEXT = {".py", ".toml", ".md", ".txt", ".json", ".yaml", ".yml", ".cfg", ".ini", ".sh", ".cmake", ".pyx", ".html", ".lock", ""}
 
 
@@ -92,7 +93,7 @@ def test_every_import_is_a_declared_dependency(tracked: list[Path], folder: str,
     declared = {distribution(requirement) for requirement in requirements} | {project["name"]}
     if folder == "training":
         declared |= {distribution(requirement) for requirement in toml(metadata)["build-system"]["requires"]}
-    providers = packages_distributions()
+    providers = {**packages_distributions(), **{name: [brought] for name, brought in BROUGHT.items()}}
     undeclared: dict[str, list[str]] = {}
     for file in (file for file in tracked if file.suffix == ".py" and file.parts[0] == folder):
         for name in imports_of(file) - set(sys.stdlib_module_names) - OWN:
