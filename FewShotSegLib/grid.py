@@ -93,6 +93,29 @@ class AxialGrid:
         _resample(self._axial(array), self._content(result), order)
         return result
 
+    def forward_slices(self, array: np.ndarray, slices: np.ndarray, *, order: int, fill: float) -> np.ndarray:
+        """The chosen `slices` (indices on the grid) of `forward`, without computing the others."""
+        _expect(array.shape, self.native.shape, "the scan's grid (z, y, x)")
+        result = np.full((len(slices), *self.shape[1:]), fill, dtype=np.float32 if order else array.dtype)
+        _resample(self._axial(array)[slices], self._content(result), order)
+        return result
+
+    def backward_slices(self, array: np.ndarray, *, order: int) -> np.ndarray:
+        """Some slices of the grid, (..., slices, rows, columns), with the scan's own voxels in plane, axes still axial."""
+        _expect(array.shape[-2:], self.shape[1:], "the axial grid's (rows, columns)")
+        _, row, column = axial_order(self.native)[0]
+        size = (*array.shape[:-2], self.native.shape[row], self.native.shape[column])
+        result = np.empty(size, dtype=np.float32 if order else array.dtype)
+        for index in np.ndindex(array.shape[:-3]):
+            _resample(self._content(array[index]), result[index], order)
+        return result
+
+    def restore(self, axial: np.ndarray) -> np.ndarray:
+        """All slices of `backward_slices`, (slices, rows, columns), with their axes as in the scan, (z, y, x)."""
+        result = np.empty(self.native.shape, axial.dtype)
+        self._axial(result)[...] = axial
+        return result
+
     def forward_fraction(self, mask: np.ndarray) -> np.ndarray:
         """The share of each pixel of the grid that a mask (z, y, x) of the scan covers, 0 to 1, float32."""
         return self.forward(mask.astype(bool, copy=False), order=1, fill=0)

@@ -1,0 +1,1 @@
+"""FewShotSeg: draw an organ once, segment the rest of the scan and every new scan."""

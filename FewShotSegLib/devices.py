@@ -1,0 +1,100 @@
+"""Where and how the encoder runs: device, precision, and what happens when the memory of the GPU runs out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib.encoders import Encoder
+from FewShotSegLib.errors import ConfigError
+
+log = logging.getLogger(__name__)
+PROBE_SIDE = 128  # pixels
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises ConfigError for a device that is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(device for device in ("cuda", "mps", "cpu") if present[device]))
+    if not present.get(name.split(":")[0], False):
+        usable = ", ".join(["auto", *(device for device, there in present.items() if there)])
+        raise ConfigError(f"The device {name!r} is not available here", f"one of {usable}", "choose one of these")
+    return torch.device(name)
+
+
+class FeatureRunner:
+    """Runs an encoder over slices: unit features on the CPU, batch size and device adapted to the memory there is."""
+
+    def __init__(self, encoder: Encoder, device: torch.device, batch: int = 8) -> None:
+        self.encoder, self.device, self.batch = encoder.eval().to(device), device, batch
+        self.notes: list[str] = []
+        self._bf16: bool | None = None
+
+    def __call__(self, slices: Tensor) -> Iterator[Tensor]:
+        """Slices (n, h, w) -> unit features (b, c, h/8, w/8) batch after batch, on the CPU, float32."""
+        start = 0
+        while start < len(slices):
+            try:
+                features = self._encode(slices[start : start + self.batch])
+            except torch.OutOfMemoryError:
+                self._make_room()
+                continue
+            start += len(features)
+            yield features
+
+    @torch.no_grad()
+    def _encode(self, slices: Tensor) -> Tensor:
+        if self._bf16 is None:
+            self._bf16 = self._bf16_is_faster()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            features = self.encoder(slices.to(self.device))
+        return F.normalize(features.float(), dim=1, eps=1e-4).cpu()
+
+    def _make_room(self) -> None:
+        """After an out-of-memory error: halve the batch; with single slices, go on on the CPU."""
+        if self.batch > 1:
+            self.batch //= 2
+            note = f"The memory of {self.device} ran out; going on with {self.batch} slices at once."
+        elif self.device.type != "cpu":
+            self.device, self._bf16 = torch.device("cpu"), None
+            self.encoder.to(self.device)
+            note = "The memory of the GPU ran out even for one slice; going on on the CPU, which is slower."
+        else:
+            raise MemoryError("One slice does not fit into the memory of this machine.")
+        log.warning(note)
+        self.notes.append(note)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _bf16_is_faster(self) -> bool:
+        """One small slice each way, after a warm-up."""
+        probe = torch.zeros(1, PROBE_SIDE, PROBE_SIDE, device=self.device)
+
+        def seconds(bf16: bool) -> float:
+            def run() -> None:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    self.encoder(probe).sum().item()
+
+            return timed(run)
+
+        try:
+            return seconds(True) < seconds(False)
+        except (RuntimeError, NotImplementedError):  # this device has no bfloat16
+            return False
+
+
+def timed(run: Callable[[], None], repeats: int = 2) -> float:
+    """Shortest of `repeats` timed runs after one that is not timed, seconds."""
+    run()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,77 @@
+"""From scores on cells to labels on the scan's own voxels, one block of slices after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib.encoders import STRIDE
+from FewShotSegLib.encoding import EncodedScan
+
+BLOCK_VALUES = 1 << 25  # scores on full-resolution pixels held at once
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelLabels:
+    """On the scan's own grid: `index` (z y x) uint8, 0 = background, 1.. = organs in order; probabilities where asked for."""
+
+    index: np.ndarray
+    probabilities: np.ndarray | None
+
+
+def between_slices(scan: EncodedScan, scores: Tensor, wanted: np.ndarray) -> Tensor:
+    """Scores (n, v, h, w) of the encoded slices, linearly interpolated at the grid's slices `wanted`."""
+    at = np.interp(wanted, scan.slices, np.arange(len(scan.slices)))
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, len(scan.slices) - 1)
+    part = torch.from_numpy((at - low).astype(np.float32))[:, None, None, None]
+    return scores[low] * (1 - part) + scores[high] * part
+
+
+def to_voxels(scan: EncodedScan, scores: Tensor, *, probabilities: bool = False, logits: bool = False) -> VoxelLabels:
+    """Label every voxel of the scan with the highest score (n, v, h, w); channel 0 is background.
+
+    `logits`: the scores of the organs are margins over background (whose score is 0), so that their sigmoid, and not the
+    score itself, is the probability.
+    """
+    grid, organs = scan.grid, scores.shape[1] - 1
+    first = grid.backward_slices(np.zeros((1, *grid.shape[1:]), np.float32), order=1)
+    pixels = max(first[0].size, grid.shape[1] * grid.shape[2]) * (organs + 1)
+    at_once = max(1, BLOCK_VALUES // pixels)
+    index = np.empty((grid.shape[0], *first.shape[1:]), np.uint8)
+    kept = np.empty((organs, *index.shape), np.float16) if probabilities else None
+    for start in range(0, grid.shape[0], at_once):
+        wanted = np.arange(start, min(start + at_once, grid.shape[0]))
+        block = F.interpolate(between_slices(scan, scores, wanted), scale_factor=STRIDE, mode="bilinear").transpose(0, 1)
+        fine = grid.backward_slices(block.numpy(), order=1)
+        index[wanted] = fine.argmax(0)
+        if kept is not None:
+            kept[:, wanted] = 1 / (1 + np.exp(-fine[1:])) if logits else fine[1:]
+    return VoxelLabels(grid.restore(index), None if kept is None else np.stack([grid.restore(k) for k in kept]))
+
+
+def keep_largest(index: np.ndarray, organs: int) -> None:
+    """Clear, in place, all but the largest connected piece of every organ."""
+    for organ, box in enumerate(ndimage.find_objects(index, organs), 1):
+        if box is None:
+            continue
+        part = index[box]
+        pieces, count = ndimage.label(part == organ)
+        if count > 1:
+            sizes = np.bincount(pieces.ravel())
+            sizes[0] = 0
+            part[(pieces > 0) & (pieces != sizes.argmax())] = 0
+
+
+def keep_touching(index: np.ndarray, organ: int, seeds: np.ndarray) -> None:
+    """Clear, in place, the pieces of `organ` that hold no voxel of `seeds` (z y x) bool."""
+    pieces, count = ndimage.label(index == organ)
+    if count:
+        held = np.zeros(count + 1, bool)
+        held[pieces[seeds]] = True
+        index[(pieces > 0) & ~held[pieces]] = 0

@@ -1,0 +1,104 @@
+"""`match`, the default method: registration by features, labels by windowed attention (dense_matching.md).
+
+Every query cell looks for its labels in a window of the support around the place where it should lie, and that place comes
+from the same features. One pass carries all organs; nothing is told about the query; what lies outside the organs on the
+support is evidence for background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from FewShotSegLib.correspondence import Attention, RegistrationConfig, ScanFeatures, Window, attend, cell_positions, register
+from FewShotSegLib.encoding import cell_fractions
+
+TINY = 1e-4
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """Options of the attention; `sigma` and `radius` in cells, `reach_mm` along the slices' axis.
+
+    For the same scan: `drawn_sigma` and `near_sigma` (cells) are the windows towards drawn and towards finished slices,
+    `distance_mm` is the distance between slices that costs one logit, `neighbours` how many finished slices are asked.
+    """
+
+    temperature: float = 40.0
+    sigma: float = 3.0
+    radius: int = 4
+    reach_mm: float = 16.0
+    drawn_sigma: float = 3.0
+    near_sigma: float = 1.5
+    distance_mm: float = 7.7
+    neighbours: int = 2
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchMemory:
+    """Support slices as they are: unit features (s c h w) and area fractions of background and organs (s v h w)."""
+
+    features: Tensor
+    values: Tensor
+
+    def to(self, device: torch.device | str) -> MatchMemory:
+        """The same memory on `device`."""
+        return MatchMemory(self.features.to(device), self.values.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Labels carried to the query's cells: `values` (n v h w) fractions, channel 0 = background; best similarity (n h w)."""
+
+    values: Tensor
+    best: Tensor
+    place: Tensor
+
+
+class Match:
+    """Dense matching between a support and a query."""
+
+    name: ClassVar[str] = "match"
+
+    def __init__(self, config: MatchConfig | None = None) -> None:
+        self.config = config or MatchConfig()
+
+    def remember(self, features: Tensor, masks: Tensor) -> MatchMemory:
+        """Features (s c h w) and masks (s H W) of one organ."""
+        organ = cell_fractions(masks)[:, None]
+        return MatchMemory(features, torch.cat([1 - organ, organ], 1))
+
+    def score(self, features: Tensor, memory: MatchMemory) -> Tensor:
+        """Logits (n 2 h w): log fractions found by features (n c h w) looking around the same position on every slice."""
+        middle = (len(memory.features) - 1) / 2
+        place = cell_positions(len(features), *features.shape[2:]).T.reshape(3, len(features), *features.shape[2:])
+        place[0] = middle
+        window = self.window(slice_mm=1.0, cell_mm=1e3, reach_mm=float(len(memory.features)))
+        return (attend(features, memory.features, place, memory.values, window).values + TINY).log()
+
+    def carry(self, query: ScanFeatures, supports: Sequence[tuple[ScanFeatures, Tensor]]) -> Carried:
+        """Carry the `values` (m v h w) of every support scan to the query; several supports share one softmax."""
+        return join([self.carry_one(query, support, values) for support, values in supports])
+
+    def carry_one(self, query: ScanFeatures, support: ScanFeatures, values: Tensor) -> Attention:
+        """Register one support to the query and gather its values around the places."""
+        place = register(query, support, self.config.registration)
+        window = self.window(support.slice_mm, support.cell_mm, self.config.reach_mm)
+        return attend(query.features, support.features, place, values, window)
+
+    def window(self, slice_mm: float, cell_mm: float, reach_mm: float) -> Window:
+        """The attention's window on a support with these sizes."""
+        return Window(self.config.temperature, self.config.sigma, self.config.radius, reach_mm, slice_mm, cell_mm)
+
+
+def join(answers: Sequence[Attention]) -> Carried:
+    """The answers of several supports as if all their cells had shared one softmax; the place is that of the first."""
+    shares = torch.stack([a.mass for a in answers]).softmax(0)
+    values = sum((share[:, None] * a.values for share, a in zip(shares, answers, strict=True)), torch.zeros(()))
+    best = torch.stack([a.best for a in answers]).amax(0)
+    return Carried(torch.as_tensor(values), best, answers[0].place)

@@ -1,0 +1,226 @@
+"""The job: supports and a query in, a segmentation out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from FewShotSegLib import strategies
+from FewShotSegLib.cards import Card
+from FewShotSegLib.checkpoints import load_checkpoint
+from FewShotSegLib.confidence import Confidence, confidence_of
+from FewShotSegLib.devices import FeatureRunner, choose_device
+from FewShotSegLib.drawings import EncodedSupport, encode_support
+from FewShotSegLib.encoders import Encoder
+from FewShotSegLib.encoding import EncodedScan, encode_scan
+from FewShotSegLib.errors import ConfigError, SupportError
+from FewShotSegLib.grid import AxialGrid
+from FewShotSegLib.labels import keep_largest, keep_touching, to_voxels
+from FewShotSegLib.methods import create_method
+from FewShotSegLib.organs import Organ
+from FewShotSegLib.progress import OnProgress, Reporter, ShouldCancel
+from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.strategies import Answer, Extents
+from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
+
+DEFAULT_CHECKPOINT = "carry-abdomen-heart"
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything a segmentation depends on, besides the scans.
+
+    method, options: name and options of the method (`methods.list_methods()`).
+    strategy: "auto" (the method's own), "direct" or "propagate"; for prototype heads.
+    checkpoint: name or path of the encoder's weights.
+    device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
+    every_mm: slices are thinned to about this distance; between them the result is interpolated.
+    largest_only: keep the largest piece of every organ (in the same scan: the pieces that the drawing touches).
+    probabilities: also give them, per voxel.
+    """
+
+    method: str = "match"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str = "auto"
+    checkpoint: str = DEFAULT_CHECKPOINT
+    device: str = "auto"
+    batch: int = 8
+    every_mm: float = 5.0
+    largest_only: bool = True
+    probabilities: bool = False
+
+
+class Segmenter:
+    """Segments queries after supports; keeps the encoder and the encoded supports between calls."""
+
+    def __init__(
+        self, config: SegmenterConfig | None = None, *, encoder: Encoder | None = None, card: Card | None = None
+    ) -> None:
+        self.config = config or SegmenterConfig()
+        if self.config.strategy not in strategies.NAMES:
+            raise ConfigError(f"There is no strategy {self.config.strategy!r}", f"one of {', '.join(strategies.NAMES)}")
+        self.method = create_method(self.config.method, **self.config.options)
+        if encoder is None:
+            encoder, card = load_checkpoint(self.config.checkpoint)
+        self.card = card
+        self.runner = FeatureRunner(encoder, choose_device(self.config.device), self.config.batch)
+        self._encoded: dict[int, tuple[Support, float | None, EncodedSupport]] = {}
+
+    def segment(
+        self,
+        supports: Support | Sequence[Support],
+        query: Volume,
+        *,
+        extent: Extents | None = None,
+        progress: OnProgress | None = None,
+        cancel: ShouldCancel | None = None,
+    ) -> Segmentation:
+        """Segment every organ of the supports in the query.
+
+        Args:
+            supports: one or several drawn scans with the same organs. A support whose image is the query itself means: the
+                rest of this scan after its drawn slices.
+            extent: for the papers' protocol only: first and last slice (along the query array's z) of organs, by name.
+            progress: called often with a `Progress`.
+            cancel: called often; `Cancelled` is raised when it says True.
+
+        Raises:
+            SupportError, VolumeError: see `Support.create` and `grid.normalise`. Cancelled.
+        """
+        started = time.monotonic()
+        known = [supports] if isinstance(supports, Support) else list(supports)
+        organs = _common_organs(known)
+        notes = self._warnings([*(s.image for s in known), query])
+        report = Reporter({"encoding the support": 1.0, "encoding the scan": 1.0, "finding the organs": 0.6}, progress, cancel)
+        own = next((s for s in known if is_same_scan(s.image, query)), None)
+        if own is not None:
+            if len(known) > 1:
+                notes.append("The scan itself carries drawings: the other supports were not used.")
+            known = [own]
+        with torch.no_grad():
+            encoded = self._encode_supports(known, report)
+            scan = encoded[0].scan if own is not None else self._encode_query(query, encoded[0].scan.grid, report)
+            report.step("finding the organs", 0.0)
+            told = _on_encoded(extent, scan, organs)
+            task = strategies.Task(encoded, scan, told, own is not None)
+            answer = strategies.answer(self.method, self.config.strategy, task, lambda p: report.step("finding the organs", p))
+            result = self._finish(answer, scan, organs, own)
+        report.step("finding the organs", 1.0)
+        index, probabilities, confidence = result
+        numbers = [0, *(o.label for o in organs)]
+        labels = np.array(numbers, np.uint8 if max(numbers) < 256 else np.uint16)[index]
+        return Segmentation(
+            query.geometry,
+            organs,
+            labels,
+            confidence.organs,
+            confidence.slices,
+            probabilities,
+            query.name,
+            (*notes, *self.runner.notes),
+            time.monotonic() - started,
+        )
+
+    def _encode_supports(self, supports: Sequence[Support], report: Reporter) -> list[EncodedSupport]:
+        pixel_mm, found = None, []
+        for i, support in enumerate(supports):
+            kept = self._encoded.get(id(support))
+            if kept is None or kept[0] is not support or kept[1] != pixel_mm:
+
+                def step(part: float, done: int = i) -> None:
+                    report.step("encoding the support", (done + part) / len(supports))
+
+                every = self.config.every_mm
+                encoded = encode_support(support, self.runner, every_mm=every, pixel_mm=pixel_mm, step=step)
+                self._encoded[id(support)] = kept = (support, pixel_mm, encoded)
+            found.append(kept[2])
+            pixel_mm = found[0].scan.grid.pixel_mm
+        keep = {id(s) for s in supports}
+        self._encoded = {k: v for k, v in self._encoded.items() if k in keep}
+        return found
+
+    def _encode_query(self, query: Volume, like: AxialGrid, report: Reporter) -> EncodedScan:
+        return encode_scan(
+            query,
+            self.runner,
+            every_mm=self.config.every_mm,
+            pixel_mm=like.pixel_mm,
+            step=lambda part: report.step("encoding the scan", part),
+        )
+
+    def _finish(
+        self, answer: Answer, scan: EncodedScan, organs: tuple[Organ, ...], own: Support | None
+    ) -> tuple[np.ndarray, np.ndarray | None, Confidence]:
+        """Labels on the query's voxels, cleaned; drawn slices stay as they were drawn."""
+        voxels = to_voxels(scan, answer.scores, probabilities=self.config.probabilities, logits=answer.margins)
+        index = voxels.index
+        if own is not None:
+            _restore_drawn(index, own)
+        if self.config.largest_only and own is None:
+            keep_largest(index, len(organs))
+        elif self.config.largest_only and own is not None:
+            for number, mask in enumerate(own.masks, 1):
+                keep_touching(index, number, mask & own.drawn[number - 1][:, None, None])
+        return index, voxels.probabilities, confidence_of(answer, scan, index)
+
+    def _warnings(self, images: Sequence[Volume]) -> list[str]:
+        trained = set(self.card.modalities) if self.card else set()
+        found = {"CT" if image.is_ct else image.modality for image in images} - {""}
+        strange = sorted(found - trained) if trained else []
+        notes = [
+            f"The checkpoint was trained on {', '.join(sorted(trained))}, not on {m}: expect a poor result." for m in strange
+        ]
+        if len(found) > 1:
+            notes.append(f"Support and scan are of different kinds ({', '.join(sorted(found))}): expect a poor result.")
+        return notes
+
+
+def is_same_scan(image: Volume, query: Volume) -> bool:
+    """Whether two volumes are the same scan, voxel for voxel."""
+    return image is query or (
+        image.geometry.same_as(query.geometry) and (image.array is query.array or bool(np.array_equal(image.array, query.array)))
+    )
+
+
+def _common_organs(supports: Sequence[Support]) -> tuple[Organ, ...]:
+    if not supports:
+        raise SupportError("No support was given", "at least one drawn scan")
+    names = [tuple(o.name for o in s.organs) for s in supports]
+    if len(set(names)) > 1:
+        raise SupportError(
+            f"The supports show different organs: {'; '.join(', '.join(n) for n in dict.fromkeys(names))}",
+            "the same organs, in the same order",
+            "choose the organs that all supports share",
+        )
+    return supports[0].organs
+
+
+def _on_encoded(extent: Extents | None, scan: EncodedScan, organs: tuple[Organ, ...]) -> dict[int, tuple[int, int]]:
+    """Told extents as first and last index among the encoded slices, by organ number."""
+    told = {}
+    for number, organ in enumerate(organs):
+        if extent is None or organ.name not in extent:
+            continue
+        ends = [scan.grid.slice_of_native(k) for k in extent[organ.name]]
+        if None in ends:
+            raise ConfigError("Extents were told for a scan whose slices are not axial", "an axial scan")
+        low, high = sorted(int(e) for e in ends if e is not None)
+        inside = np.flatnonzero((scan.slices >= low) & (scan.slices <= high))
+        nearest = int(np.abs(scan.slices - (low + high) / 2).argmin())
+        told[number] = (int(inside[0]), int(inside[-1])) if len(inside) else (nearest, nearest)
+    return told
+
+
+def _restore_drawn(index: np.ndarray, own: Support) -> None:
+    """Put the drawing back, in place: on an organ's drawn slices it is exactly what was drawn."""
+    for number, (mask, drawn) in enumerate(zip(own.masks, own.drawn, strict=True), 1):
+        for k in np.flatnonzero(drawn):
+            plane = index[k]
+            plane[(plane == number) & ~mask[k]] = 0
+            plane[mask[k]] = number

@@ -1,0 +1,100 @@
+"""From encoded supports and an encoded query to scores on the query's cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from FewShotSegLib.drawings import EncodedSupport
+from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.methods.match import Carried, Match, MatchConfig
+from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, direct, extent_of, place_margin, propagate
+from FewShotSegLib.strategies.same_scan import complete
+
+NAMES = ("auto", "direct", "propagate")
+Extents = Mapping[str, tuple[int, int]]
+"""First and last slice of an organ, by its name."""
+Step = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query."""
+
+    supports: Sequence[EncodedSupport]
+    query: EncodedScan
+    told: Mapping[int, tuple[int, int]]
+    same: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Scores (n, 1 + organs, h, w) on the encoded slices, channel 0 = background, the highest wins.
+
+    `margins`: the organs' scores are logits over background, whose score is 0; otherwise all are fractions.
+    `carried` is what `match` found on the way: it also says where to doubt.
+    """
+
+    scores: Tensor
+    margins: bool
+    carried: Carried
+
+
+def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
+    """Scores of the query's cells by `method`; prototype heads stand on what `match` finds about place and extent."""
+    matcher = method if isinstance(method, Match) else Match(MatchConfig())
+    carried = carry(matcher, task, step)
+    if isinstance(method, Match):
+        return Answer(carried.values, False, carried)
+    name = method.default_strategy if strategy == "auto" else strategy
+    head = {"direct": direct, "propagate": propagate}[name]
+    organs = carried.values.shape[1] - 1
+    scores = [_head_scores(head, method, task, carried, organ) for organ in range(organs)]
+    return Answer(torch.stack([torch.zeros_like(scores[0]), *scores], 1), True, carried)
+
+
+def carry(matcher: Match, task: Task, step: Step) -> Carried:
+    """Labels of all organs on the query's cells, by dense matching."""
+    if task.same:
+        return filled(task.supports[0], matcher.config, step)
+    supports = [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
+    step(0.2)
+    return matcher.carry(task.query.regular(), supports)
+
+
+def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
+    """The support's labels on all its slices: as drawn where they were drawn, completed where not."""
+    organs, n = len(support.masks), len(support.scan.slices)
+    if support.drawn.all():
+        return Carried(support.values(list(range(organs))), torch.ones_like(support.scan.body), torch.empty(0))
+    values = torch.zeros(n, 1 + organs, *support.scan.body.shape[1:])
+    values[:, 0] = 1
+    best = torch.ones_like(support.scan.body)
+    groups = list(support.groups())
+    for count, (members, slices) in enumerate(groups):
+        fractions = support.values(members)
+        drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
+        part = complete(support.scan, drawn, config, lambda p, c=count: step((c + p) / len(groups)))  # type: ignore[misc]
+        values[:, [1 + o for o in members]] = part.values[:, 1:]
+        values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
+        best = torch.minimum(best, part.best)
+    return Carried(values, best, torch.empty(0))
+
+
+def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, carried: Carried, organ: int) -> Tensor:
+    """Margins (n, h, w) of one organ; where `match` sees none of it and nothing is told, it is nowhere."""
+    fractions = carried.values[:, 1 + organ]
+    extent = task.told.get(organ) or extent_of(fractions)
+    if extent is None:
+        return torch.full_like(fractions, OUTSIDE)
+    support = task.supports[0]
+    drawn = torch.from_numpy(support.drawn[organ])
+    allowed = None if organ in task.told else place_margin(fractions)
+    return head(
+        method,
+        HeadTask(support.scan.features[drawn], support.masks[organ][drawn].float(), task.query.features, extent, allowed),
+    )

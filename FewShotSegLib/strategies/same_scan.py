@@ -1,0 +1,101 @@
+"""From a few drawn slices through the rest of the same scan (dense_matching.md, section 4).
+
+Slices are taken in order of their distance from the drawn ones. Each looks at all drawn slices and at the nearest finished
+ones; a finished mask is hardened before it is used again. Propagation and direct look-up are one softmax, and it stops by
+itself where nothing looks like the organ any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib.correspondence import cell_positions
+from FewShotSegLib.encoders import STRIDE
+from FewShotSegLib.encoding import EncodedScan, cell_fractions
+from FewShotSegLib.methods.match import Carried, MatchConfig
+
+
+def complete(
+    scan: EncodedScan,
+    drawn: dict[int, Tensor],
+    config: MatchConfig,
+    step: Callable[[float], None] = lambda part: None,
+) -> Carried:
+    """Carry drawn labels to every slice of `scan`.
+
+    Args:
+        scan: its `slices` must hold all drawn ones.
+        drawn: grid slice -> area fractions (v, h, w) of background and organs on it.
+        config: windows and temperature.
+        step: hears the done part after every slice.
+
+    Returns:
+        Fractions (n, v, h, w) for every slice of the scan, drawn ones as they were drawn.
+    """
+    at = {int(z): i for i, z in enumerate(scan.slices)}
+    anchors = [at[z] for z in sorted(drawn)]
+    first = next(iter(drawn.values()))
+    values = torch.zeros(len(scan.slices), *first.shape)
+    hard = torch.zeros_like(values)
+    best = torch.ones(len(scan.slices), *first.shape[1:])
+    for z, fractions in drawn.items():
+        values[at[z]] = hard[at[z]] = fractions
+    finished: set[int] = set()
+    bias = _distance_bias(*first.shape[1:])
+    order = _by_distance(scan.z_mm, anchors)
+    for count, i in enumerate(order):
+        near = _nearest_finished(scan.z_mm, i, finished, config.neighbours)
+        keys = near + anchors
+        sigmas = [config.near_sigma] * len(near) + [config.drawn_sigma] * len(anchors)
+        values[i], best[i] = _look(scan, i, keys, sigmas, hard, bias, config)
+        hard[i] = harden(values[i])
+        finished.add(i)
+        step((count + 1) / len(order))
+    return Carried(values, best, torch.empty(0))
+
+
+def _by_distance(z_mm: np.ndarray, anchors: list[int]) -> list[int]:
+    """All slices but the anchors, the nearest to an anchor first."""
+    distance = np.abs(z_mm[:, None] - z_mm[None, anchors]).min(1)
+    return [int(i) for i in np.argsort(distance, kind="stable") if i not in anchors]
+
+
+def _nearest_finished(z_mm: np.ndarray, i: int, finished: set[int], count: int) -> list[int]:
+    """The finished slices among the two neighbours on either side, nearest first."""
+    around = [k for k in (i - 1, i + 1, i - 2, i + 2) if k in finished]
+    return sorted(around, key=lambda k: abs(z_mm[k] - z_mm[i]))[:count]
+
+
+def _look(
+    scan: EncodedScan, i: int, keys: list[int], sigmas: list[float], hard: Tensor, bias: Tensor, config: MatchConfig
+) -> tuple[Tensor, Tensor]:
+    """Fractions (v, h, w) of slice i from the slices `keys`, and the best similarity (h, w) found there."""
+    query = scan.features[i].flatten(1).T
+    logits, similar = [], []
+    for k, sigma in zip(keys, sigmas, strict=True):
+        similarity = query @ scan.features[k].flatten(1)
+        far = abs(scan.z_mm[k] - scan.z_mm[i]) / config.distance_mm
+        logits.append(torch.add(bias / sigma**2, similarity, alpha=config.temperature).sub_(far))
+        similar.append(similarity.amax(1))
+    held = torch.cat([hard[k].flatten(1) for k in keys], 1).T
+    out = torch.cat(logits, 1).softmax(1) @ held
+    size = hard.shape[2:]
+    return out.T.reshape(-1, *size), torch.stack(similar).amax(0).reshape(size)
+
+
+def _distance_bias(h: int, w: int) -> Tensor:
+    """-1/2 squared distance in cells between all pairs of cells of a slice: (h*w, h*w)."""
+    cells = cell_positions(1, h, w)[:, 1:]
+    return torch.cdist(cells, cells).square_().mul_(-0.5)
+
+
+def harden(fractions: Tensor) -> Tensor:
+    """The winner of every pixel after upsampling, as fractions again: (v, h, w) -> (v, h, w)."""
+    winner = F.interpolate(fractions[None], scale_factor=STRIDE, mode="bilinear")[0].argmax(0)
+    one_hot = F.one_hot(winner, len(fractions)).permute(2, 0, 1)
+    return cell_fractions(one_hot)

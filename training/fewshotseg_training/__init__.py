@@ -1,0 +1,1 @@
+"""Training of FewShotSeg's encoders from unlabelled scans."""

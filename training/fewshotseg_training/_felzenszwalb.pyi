@@ -1,0 +1,3 @@
+import numpy as np
+
+def segment(volume: np.ndarray, k: float, min_size: int, z_ratio: float) -> np.ndarray: ...

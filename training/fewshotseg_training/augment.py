@@ -1,0 +1,64 @@
+"""Geometry and intensity changes on batches of slices; every draw comes from the generator that is passed in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Ranges of the changes: degrees, zoom factors, shift and bend as fractions of half the image, gamma, bias, noise."""
+
+    degrees: float = 12.0
+    zoom: tuple[float, float] = (0.85, 1.2)
+    shift: float = 0.08
+    bend: float = 0.06
+    gamma: tuple[float, float] = (0.5, 1.5)
+    bias: float = 0.4
+    noise: float = 0.05
+
+
+def _signed(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return torch.rand(shape, generator=generator) * 2 - 1
+
+
+def _between(limits: tuple[float, float], shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return limits[0] + (limits[1] - limits[0]) * torch.rand(shape, generator=generator)
+
+
+def sampling_grid(batch: int, size: tuple[int, int], config: AugmentConfig, generator: Generator) -> Tensor:
+    """Sampling positions (b, h, w, 2) of a random affine map bent by a smooth random field."""
+    angle = _signed((batch,), generator) * math.radians(config.degrees)
+    zoom = 1 / _between(config.zoom, (batch,), generator)
+    shift = _signed((batch, 2), generator) * config.shift
+    rows = [
+        torch.stack([angle.cos() * zoom, -angle.sin() * zoom, shift[:, 0]], 1),
+        torch.stack([angle.sin() * zoom, angle.cos() * zoom, shift[:, 1]], 1),
+    ]
+    affine = F.affine_grid(torch.stack(rows, 1), [batch, 1, *size], align_corners=False)
+    bend = _signed((batch, 2, 8, 8), generator) * config.bend
+    return affine + F.interpolate(bend, size, mode="bicubic").permute(0, 2, 3, 1)
+
+
+def change_intensity(image: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Gamma, a smooth multiplicative bias field and noise on images (b, h, w)."""
+    batch, *size = image.shape
+    low = image.amin((1, 2), keepdim=True)
+    span = image.amax((1, 2), keepdim=True) - low + 1e-5
+    image = span * ((image - low + 1e-5) / span) ** _between(config.gamma, (batch, 1, 1), generator)
+    bias = 1 + config.bias * F.interpolate(_signed((batch, 1, 4, 4), generator), size, mode="bicubic")[:, 0]
+    noise = torch.randn(image.shape, generator=generator) * torch.rand((batch, 1, 1), generator=generator)
+    return image * bias + low + config.noise * noise
+
+
+def augment(image: Tensor, regions: Tensor, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Warp images (b, h, w) and their region ids (b, h, w) together, then change the images' intensities."""
+    grid = sampling_grid(len(image), (image.shape[1], image.shape[2]), config, generator)
+    image = F.grid_sample(image[:, None], grid, align_corners=False, padding_mode="border")[:, 0]
+    regions = F.grid_sample(regions[:, None].float(), grid, align_corners=False, mode="nearest")[:, 0].long()
+    return change_intensity(image, config, generator), regions
