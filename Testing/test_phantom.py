@@ -174,6 +174,13 @@ def test_a_folder_of_another_modality_is_refused_and_left_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_damaged_description_is_refused(tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(OutputError, match="not JSON"):
+        save_case(tmp_path, 1, shape=(4, 16, 16))
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+
+
 @pytest.mark.parametrize("arguments", [{"seed": -1}, {"modality": "PET"}, {"shape": (4, 0, 4)}, {"shape": (4, 4)}])
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(ConfigError):

@@ -115,7 +115,7 @@ def paint_spleen(canvas: Canvas, build: Build, trunk: Trunk, rng: np.random.Gene
 
 
 def paint_kidney(canvas: Canvas, build: Build, trunk: Trunk, rng: np.random.Generator, *, right: bool) -> None:
-    """A bean in its own fat: cortex, pyramids, a sinus that opens to the middle and the front, and a pelvis."""
+    """A bean in its own fat: cortex, pyramids and sinus."""
     body, side = canvas.body, -1 if right else 1
     own = Variation.random(rng, 5, 0.06, 8)
     centre = own.place((side * 66, 38, -18 if right else -6))
@@ -132,15 +132,18 @@ def paint_kidney(canvas: Canvas, build: Build, trunk: Trunk, rng: np.random.Gene
     )
     label = RIGHT_KIDNEY if right else LEFT_KIDNEY
     canvas.paint(window, (bean < 1) & room, Tissue.KIDNEY_CORTEX, over=(Tissue.FAT, Tissue.MUSCLE), label=label)
-    cortex = (Tissue.KIDNEY_CORTEX,)
     pyramids = (bean < 0.78) & (np.cos(_around(canvas, window, centre)) + 0.7 * body.bumps[1][window] > -0.1)
-    canvas.paint(window, pyramids, Tissue.KIDNEY_MEDULLA, over=cortex, label=label)
-    gate = np.add(centre, (-side * 17, -12, 0))
+    canvas.paint(window, pyramids, Tissue.KIDNEY_MEDULLA, over=(Tissue.KIDNEY_CORTEX,), label=label)
+    _paint_renal_sinus(canvas, window, np.add(centre, (-side * 17, -12, 0)), turn, full=rng.uniform(0.45, 0.85))
+
+
+def _paint_renal_sinus(canvas: Canvas, window: Window, gate: np.ndarray, turn: float, full: float) -> None:
+    """Fat that opens to the middle and the front, around a pelvis that is `full` of urine, 0 to 1."""
+    body = canvas.body
     sinus = body.ellipsoid(window, gate, (18, 6, 22), turn) + 0.22 * body.bumps[1][window]
     parenchyma = (Tissue.KIDNEY_CORTEX, Tissue.KIDNEY_MEDULLA)
     canvas.paint(window, sinus < 1, Tissue.FAT, over=parenchyma)
-    wide = rng.uniform(0.45, 0.85)
-    canvas.paint(window, (sinus < wide) & (body.ellipsoid(window, gate, (15, 5, 14), turn) < 1), Tissue.RENAL_PELVIS, over=SOFT)
+    canvas.paint(window, (sinus < full) & (body.ellipsoid(window, gate, (15, 5, 14), turn) < 1), Tissue.RENAL_PELVIS, over=SOFT)
 
 
 def _around(canvas: Canvas, window: Window, centre: Vector) -> np.ndarray:

@@ -130,7 +130,7 @@ def save_case(folder: str | Path, seed: int, *, case: str | None = None, **optio
         The folder.
 
     Raises:
-        OutputError: the folder holds cases of another modality or other organs, or cannot be written to.
+        OutputError: the folder holds cases of another modality or other organs, or is damaged or not writable.
     """
     folder, case = Path(folder), case or f"{seed:02d}"
     phantom = make_patient(seed, **options)
@@ -150,7 +150,10 @@ def _dataset(folder: Path, modality: str, labels: dict[str, str]) -> dict:
     new = {"name": folder.name, "modality": modality, "labels": labels, "cases": []}
     if not path.exists():
         return new
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OutputError(f"{path} is not JSON: {error}", "the description of a data folder", "write to a new folder") from error
     if (found.get("modality"), found.get("labels")) != (modality, labels):
         raise OutputError(
             f"{folder} holds cases of modality {found.get('modality')} with the labels {found.get('labels')}",
