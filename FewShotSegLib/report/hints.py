@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LOOK_BELOW = 0.5
+# Of the slices that `match` filled in four scans of chaos_t2 (an encoder trained without them, one support), these had a Dice
+# below 0.7: 91 % of 66 with a confidence below 0.6, 49 % of 37 between 0.6 and 0.7, 6 % of 193 above.
+LOOK_BELOW = 0.6
 GLANCE_BELOW = 0.7
 SLICES_NAMED = 6
 BARS = 360
