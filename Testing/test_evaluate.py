@@ -276,3 +276,9 @@ def test_tables_show_the_means(folder: Path) -> None:
 def test_a_baseline_with_a_protocol_it_cannot_serve_is_refused() -> None:
     with pytest.raises(ConfigError, match="same-scan"):
         create_segmenter(EvaluateConfig(".", method="fill-between", protocol="full-volume"), None)
+
+
+def test_the_protocol_says_whether_extents_were_told(folder: Path) -> None:
+    options = {"protocol": "same-scan", "slices_drawn": 1, "limit": 1}
+    assert run(folder, **options).protocol.endswith("extents were not told.")
+    assert run(folder, FakeSegmenter(needs_extent=True), **options).protocol.endswith("extents were told.")

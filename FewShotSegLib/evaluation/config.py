@@ -14,8 +14,8 @@ from FewShotSegLib.methods import list_methods
 Protocol = Literal["oracle-z", "full-volume", "same-scan"]
 
 SCORED = {
-    "full-volume": "nothing given about the query; scored: every slice",
-    "oracle-z": "scored: the slices between the organ's first and last, which methods other than match are told",
+    "full-volume": "scored: every slice",
+    "oracle-z": "scored: the slices from the organ's first to its last",
 }
 
 
@@ -103,7 +103,7 @@ class EvaluateConfig:
         folds = "no folds" if self.folds is False else "five folds" if self.folds is True else f"folds {list(self.folds)}"
         models = "each with its own model" if self.checkpoint_template else "one model for all"
         if self.protocol == "same-scan":
-            return f"same-scan, {drawn} drawn, the extent not given; scored: the slices not drawn. {folds}, {models}."
+            return f"same-scan, {drawn} drawn; scored: the slices not drawn. {folds}, {models}."
         support = {"last": "the last scan", "all": "each scan in turn"}.get(str(self.support), f"scans {self.support}")
         return f"{self.protocol}, {SCORED[self.protocol]}. Support: {support} of the list, {drawn} drawn. {folds}, {models}."
 

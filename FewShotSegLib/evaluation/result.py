@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from FewShotSegLib.evaluation.metrics import Mean, failures, mean_interval
 from FewShotSegLib.files import atomic_path
@@ -124,13 +127,29 @@ class EvaluationResult:
             "machine": self.machine,
             "records": [asdict(record) for record in self.records],
         }
-        return json.dumps(_finite(everything), indent=1) + "\n"
+        return to_json(everything)
 
     def write(self, path: str | Path) -> Path:
         """Write the JSON atomically; OutputError when the place cannot be written to."""
         with atomic_path(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
         return Path(path)
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; NaN and infinity, which JSON lacks, as null."""
+    return json.dumps(_finite(value), indent=1) + "\n"
+
+
+def machine_facts() -> dict[str, Any]:
+    """What times depend on."""
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def _finite(value: Any) -> Any:

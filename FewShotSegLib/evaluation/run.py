@@ -6,14 +6,11 @@ where the protocol or the baseline says so. Slices are those of the native grid.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from FewShotSegLib.cards import Card
 from FewShotSegLib.errors import ConfigError
@@ -21,7 +18,7 @@ from FewShotSegLib.evaluation.annotation import draw, organ_slices
 from FewShotSegLib.evaluation.baselines import create_baseline, list_baselines
 from FewShotSegLib.evaluation.config import EvaluateConfig
 from FewShotSegLib.evaluation.datasets import Dataset
-from FewShotSegLib.evaluation.result import EvaluationResult, Record
+from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_facts
 from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
 from FewShotSegLib.evaluation.tasks import Task, plan
 from FewShotSegLib.segmentation import Segmentation
@@ -73,9 +70,14 @@ def evaluate(
                 on_scan(done, total, found)
     if not records:
         raise ConfigError("No organ could be evaluated. " + " ".join(run.notes), "organs that both support and query have")
-    notes = tuple(dict.fromkeys(run.notes))
     result = EvaluationResult(
-        dataset.name, config.method, config.described, config.to_json(), tuple(records), notes, machine_facts()
+        dataset=dataset.name,
+        method=config.method,
+        protocol=f"{config.described} The organs' extents were {'' if run.told else 'not '}told.",
+        config=config.to_json(),
+        records=tuple(records),
+        notes=tuple(dict.fromkeys(run.notes)),
+        machine=machine_facts(),
     )
     if config.json is not None:
         result.write(config.json)
@@ -101,11 +103,12 @@ def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
 
 
 class _Run:
-    """One evaluation: the Segmenter of the current fold, and the notes so far."""
+    """One evaluation: the Segmenter of the current fold, the notes so far, and whether extents are told."""
 
     def __init__(self, config: EvaluateConfig, dataset: Dataset, factory: SegmenterFactory) -> None:
         self.config, self.dataset, self.factory = config, dataset, factory
         self.notes: list[str] = []
+        self.told = False
         self._current: tuple[str | None, Segmenting] | None = None
 
     def task(self, task: Task) -> Iterator[list[Record]]:
@@ -127,7 +130,8 @@ class _Run:
 
     def _scan(self, pair: Pair, support: Support, query: Case) -> list[Record]:
         segmenter = self._segmenter(pair.fold)
-        told = query.extents(support.organs) if self._is_told(segmenter) else None
+        self.told = self._is_told(segmenter)
+        told = query.extents(support.organs) if self.told else None
         start = time.perf_counter()
         found = segmenter.segment(support, query.image, extent=told)
         seconds = time.perf_counter() - start
@@ -158,14 +162,3 @@ class _Run:
                     f"The checkpoint {card.name} was trained on {source['scans']} scans of {self.dataset.name} (without their "
                     "labels, unless its card says otherwise): the evaluated ones may be among them."
                 )
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the times depend on."""
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }

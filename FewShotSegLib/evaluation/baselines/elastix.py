@@ -42,12 +42,15 @@ class Elastix(Baseline):
     description: ClassVar[str] = "one-shot atlas: elastix rigid, affine and B-spline registration"
     protocols: ClassVar[tuple[str, ...]] = ("oracle-z", "full-volume")
 
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.itk = _itk()
+
     def masks(self, support: Support, query: Volume, extent: Extent) -> np.ndarray:
         """The support's masks, carried over."""
-        itk = _itk()
         masks = fill_between(support.masks, support.drawn) if support.is_sparse else support.masks
-        transform = register(itk, support.image, query, self.seed)
-        return np.stack([_carry(itk, mask, support.image, transform) for mask in masks])
+        transform = register(self.itk, support.image, query, self.seed)
+        return np.stack([_carry(self.itk, mask, support.image, transform) for mask in masks])
 
 
 def register(itk: Any, support: Volume, query: Volume, seed: int) -> Any:
@@ -88,6 +91,7 @@ def _image(itk: Any, array: np.ndarray, like: Volume) -> Any:
 
 
 def _itk() -> Any:
+    """The package itk with elastix, whose modules take some seconds to load."""
     try:
         import itk
     except ImportError as error:

@@ -1,0 +1,210 @@
+"""How fast the main job is: `python -m FewShotSegLib.evaluation.bench`.
+
+Times a warm segmentation of an invented 36-slice scan with four organs, and the published per-slice loop on the same scan
+with the same encoder: for every organ and every query slice, the support slice and the query slice are encoded together
+(alpnet_visa.md, section 7).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from FewShotSegLib.checkpoints import list_checkpoints, load_checkpoint
+from FewShotSegLib.encoders import Encoder, create_encoder
+from FewShotSegLib.evaluation.annotation import organ_slices
+from FewShotSegLib.evaluation.result import machine_facts, to_json
+from FewShotSegLib.files import atomic_path
+from FewShotSegLib.grid import AxialGrid, normalise
+from FewShotSegLib.methods import upsample
+from FewShotSegLib.methods.alpnet import Alpnet
+from FewShotSegLib.phantom import Phantom, make_patient
+from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
+from FewShotSegLib.strategies.chunks import chunk_of, pick_slices
+from FewShotSegLib.support import Support
+
+SUPPORT_SEED, QUERY_SEED = 1, 2
+SHAPE = (36, 256, 256)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Seconds for one scan with all its organs; medians where repeated.
+
+    encoder: which weights. scan: voxels (z, y, x). organs: how many. match, alpnet: warm, the support already encoded.
+    first_match: the first call, the support encoded on the way. published: the loop, from `published_pairs` of its
+    `published_of` pairs of slices, scaled. ratio: published / match. ratio_alpnet: published / alpnet, the same head.
+    peak_memory_mb: of the whole process.
+    """
+
+    encoder: str
+    scan: tuple[int, int, int]
+    organs: int
+    match: float
+    first_match: float
+    alpnet: float
+    published: float
+    published_pairs: int
+    published_of: int
+    ratio: float
+    ratio_alpnet: float
+    peak_memory_mb: float
+    machine: dict[str, Any]
+
+
+def run(
+    *, checkpoint: str = DEFAULT_CHECKPOINT, repeats: int = 3, pairs: int = 24, shape: tuple[int, int, int] = SHAPE
+) -> Benchmark:
+    """Measure. Without the checkpoint an encoder with random weights serves: the times are the same, the result is not.
+
+    Args:
+        checkpoint: name or path.
+        repeats: warm runs of which the median counts.
+        pairs: how many pairs of slices of the published loop are timed, spread over organs and slices.
+        shape: voxels (z, y, x) of both scans.
+    """
+    encoder, name = _encoder(checkpoint)
+    teacher, query = (make_patient(seed, shape=shape) for seed in (SUPPORT_SEED, QUERY_SEED))
+    first, match = _time_segmenter("match", encoder, teacher, query, repeats)
+    _, alpnet = _time_segmenter("alpnet", encoder, teacher, query, repeats)
+    jobs = list(published_jobs(teacher, query))
+    timed = [jobs[i] for i in np.unique(np.linspace(0, len(jobs) - 1, pairs).astype(int))]
+    published = _time_loop(encoder, timed) * len(jobs) / len(timed)
+    return Benchmark(
+        encoder=name,
+        scan=shape,
+        organs=len(query.organs),
+        match=match,
+        first_match=first,
+        alpnet=alpnet,
+        published=published,
+        published_pairs=len(timed),
+        published_of=len(jobs),
+        ratio=published / match,
+        ratio_alpnet=published / alpnet,
+        peak_memory_mb=_peak_memory_mb(),
+        machine=machine_facts(),
+    )
+
+
+def _encoder(checkpoint: str) -> tuple[Encoder, str]:
+    """The encoder and what to call it; random weights where the default checkpoint is not on this computer."""
+    if checkpoint == DEFAULT_CHECKPOINT and checkpoint not in [card.name for card in list_checkpoints()]:
+        torch.manual_seed(0)
+        return create_encoder().eval(), f"random weights, no {checkpoint} here"
+    encoder, card = load_checkpoint(checkpoint)
+    return encoder, card.name
+
+
+def _time_segmenter(method: str, encoder: Encoder, teacher: Phantom, query: Phantom, repeats: int) -> tuple[float, float]:
+    """Seconds of the first call, and the median of the following ones."""
+    support = Support.create(teacher.volume, _masks(teacher), teacher.organs, slices="all")
+    segmenter = Segmenter(SegmenterConfig(method=method, device="cpu"), encoder=encoder)
+    times = [_seconds(lambda: segmenter.segment(support, query.volume)) for _ in range(repeats + 1)]
+    return times[0], statistics.median(times[1:])
+
+
+Job = tuple[Tensor, Tensor]
+"""A support and a query slice (2 H W), and the organ's mask on the former (1 H W)."""
+
+
+def published_jobs(teacher: Phantom, query: Phantom) -> Iterator[Job]:
+    """Every pair of slices that the published loop encodes: organ by organ, every slice of the query."""
+    pixels, taught = (_pixels(patient) for patient in (query, teacher))
+    grid = AxialGrid.of(teacher.volume.geometry)
+    for organ, mask in zip(teacher.organs, _masks(teacher), strict=True):
+        masks = torch.from_numpy(grid.forward(mask.astype(np.float32), order=0, fill=0.0))
+        chosen = pick_slices(torch.nonzero(masks.amax((1, 2))).flatten().tolist())
+        shown = organ_slices(query.labels, organ)
+        for z in range(len(pixels)):
+            k = chosen[chunk_of(z, (shown[0], shown[-1]))]
+            yield torch.stack([taught[k], pixels[z]]), masks[k : k + 1]
+
+
+@torch.no_grad()
+def _time_loop(encoder: Encoder, jobs: Sequence[Job]) -> float:
+    """Seconds for these pairs, after one that is not timed."""
+    head = Alpnet()
+
+    def segment(pair: Tensor, mask: Tensor) -> Tensor:
+        features = encoder(pair)
+        logits = head.score(features[1:], head.remember(features[:1], mask))
+        return upsample(logits, (pair.shape[1], pair.shape[2])).argmax(1)
+
+    segment(*jobs[0])
+    return _seconds(lambda: [segment(*job) for job in jobs])
+
+
+def _pixels(patient: Phantom) -> Tensor:
+    """Normalised slices (n, H, W) on the network's grid."""
+    image = normalise(patient.volume)
+    return torch.from_numpy(AxialGrid.of(patient.volume.geometry).forward(image, order=1, fill=float(image.min())))
+
+
+def _masks(patient: Phantom) -> np.ndarray:
+    return np.stack([patient.labels == organ.label for organ in patient.organs])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _peak_memory_mb() -> float:
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def table(found: Benchmark) -> Table:
+    """The benchmark for a terminal."""
+    facts = found.machine
+    shown = Table(
+        title=f"{found.scan[0]} slices of {found.scan[1]} x {found.scan[2]}, {found.organs} organs, {found.encoder}",
+        caption=f"{facts['machine']}, {facts['cores']} cores, {facts['threads']} threads, torch {facts['torch']}; "
+        f"peak memory {found.peak_memory_mb:.0f} MB; loop timed on {found.published_pairs} of its {found.published_of} pairs",
+    )
+    shown.add_column("what")
+    for heading in ("seconds a scan", "published loop / this"):
+        shown.add_column(heading, justify="right")
+    shown.add_row("match, warm", f"{found.match:.2f}", f"{found.ratio:.1f}")
+    shown.add_row(
+        "match, first call (support encoded too)", f"{found.first_match:.2f}", f"{found.published / found.first_match:.1f}"
+    )
+    shown.add_row("alpnet, warm", f"{found.alpnet:.2f}", f"{found.ratio_alpnet:.1f}")
+    shown.add_row("published per-slice loop (alpnet)", f"{found.published:.2f}", "1.0")
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: prints the table and the JSON."""
+    parser = argparse.ArgumentParser(description="Time the segmentation of a 36-slice scan and the published per-slice loop.")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--repeats", type=int, default=3, help="warm runs; the median counts")
+    parser.add_argument("--pairs", type=int, default=24, help="pairs of slices of the published loop that are timed")
+    parser.add_argument("--json", type=Path, help="also write the JSON here")
+    options = parser.parse_args(arguments)
+    found = run(checkpoint=options.checkpoint, repeats=options.repeats, pairs=options.pairs)
+    text = to_json(asdict(found))
+    Console().print(table(found))
+    print(text, end="")
+    if options.json is not None:
+        with atomic_path(options.json) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
