@@ -57,7 +57,7 @@ class Attention:
     """What windowed attention found for every query cell."""
 
     values: Tensor  # (n, v, h, w): attention-weighted values
-    best: Tensor  # (n, h, w): highest similarity inside the window, -1 where the window holds no key
+    best: Tensor  # (n, h, w): highest similarity (less the price of distance) in the window, -1 where it holds no key
     mass: Tensor  # (n, h, w): log of the summed weights, to join the answers of several supports
     place: Tensor  # (3, n, h, w): attention-weighted support position
 
@@ -88,7 +88,9 @@ def axial_start(query: ScanFeatures, support: ScanFeatures) -> Tensor:
     """
     q, s = (F.normalize(F.adaptive_avg_pool2d(x.features, 4), dim=1).flatten(1) / 4 for x in (query, support))
     similarity = (q @ s.T).double()
-    similarity = similarity - similarity.mean(0, keepdim=True) - similarity.mean(1, keepdim=True) + similarity.mean()
+    for axis in (0, 1):
+        if similarity.shape[axis] > 1:  # a single slice has nothing to be told apart from
+            similarity = similarity - similarity.mean(axis, keepdim=True)
     table = similarity.cpu().numpy()
     z = torch.arange(len(q), dtype=torch.float64).numpy()
     ratio = query.slice_mm / support.slice_mm
@@ -246,7 +248,7 @@ def attend(query: Tensor, support: Tensor, place: Tensor, values: Tensor | None,
     """Every query cell (n, c, h, w) gathers `values` (m, v, hs, ws) of the support (m, c, hs, ws) around its place.
 
     Logit = temperature x similarity - squared distance from the place over 2 sigma^2 (z in in-plane cells); cells outside the
-    window are out. `values=None` gathers positions alone.
+    window are out, where the cells of a strip share their slices. `values=None` gathers positions alone.
     """
     n, _, h, w = query.shape
     positions = _positions_of(support).reshape(-1, *support.shape[2:], 3)
