@@ -4,7 +4,7 @@
 confidence in plain words, `page` the HTML.
 """
 
-from FewShotSegLib.report.page import ReportJob, write_report
+from FewShotSegLib.report.page import ReportJob, picture_name, write_report
 from FewShotSegLib.report.sheet import contact_sheet, write_contact_sheet
 
-__all__ = ["ReportJob", "contact_sheet", "write_contact_sheet", "write_report"]
+__all__ = ["ReportJob", "contact_sheet", "picture_name", "write_contact_sheet", "write_report"]

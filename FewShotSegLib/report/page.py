@@ -85,7 +85,7 @@ def _scan(folder: Path, number: int, job: ReportJob) -> dict[str, Any]:
     segmentation = job.segmentation
     name = segmentation.name or job.volume.name or f"scan {number}"
     picture = _png(job)
-    file = f"{number:02d}_{_file_stem(name)}.png"
+    file = picture_name(number, name)
     with atomic_path(folder / file) as path:
         path.write_bytes(picture)
     organs = list(_organs(job))
@@ -142,9 +142,10 @@ def _png(job: ReportJob) -> bytes:
     return buffer.getvalue()
 
 
-def _file_stem(name: str) -> str:
-    """A name as part of a file name on any system."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("._")[:60] or "scan"
+def picture_name(number: int, name: str) -> str:
+    """File name of the contact sheet of a report's scan `number`, counted from 1; valid on any system."""
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("._")[:60] or "scan"
+    return f"{number:02d}_{stem}.png"
 
 
 def _library_version() -> str:

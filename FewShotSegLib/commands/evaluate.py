@@ -1,0 +1,71 @@
+"""`fewshotseg evaluate`: measure a method on labelled scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from FewShotSegLib.commands.console import progress_bars, show_file, stdout
+
+if TYPE_CHECKING:
+    from FewShotSegLib.evaluation.config import EvaluateConfig
+    from FewShotSegLib.evaluation.result import EvaluationResult
+
+
+def evaluate(
+    data_dir: Annotated[Path, typer.Argument(help="Folder with dataset.json, <case>_image.nii.gz and <case>_label.nii.gz.")],
+    method: Annotated[
+        str, typer.Option(help="A method (`fewshotseg methods`) or a baseline: elastix, fill-between, grow-from-seeds, paste.")
+    ] = "match",
+    strategy: Annotated[str, typer.Option(help="auto, direct or propagate; for the published methods.")] = "auto",
+    protocol: Annotated[str, typer.Option(help="full-volume, oracle-z or same-scan.")] = "full-volume",
+    slices_drawn: Annotated[int | None, typer.Option(help="Drawn slices of each organ.", show_default="all")] = None,
+    slice_rule: Annotated[str, typer.Option(help="Which slices are drawn: spread or ends.")] = "spread",
+    support: Annotated[str, typer.Option(help="last, all, or case ids such as 01,05.")] = "last",
+    folds: Annotated[bool, typer.Option("--folds", help="The papers' five folds.")] = False,
+    fold: Annotated[list[int] | None, typer.Option(help="Only this fold, 0 to 4; repeat for more.")] = None,
+    organ: Annotated[list[str] | None, typer.Option(help="Organ to score, by name or number; repeat for more.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Name or path, for all folds.", show_default="built in")] = None,
+    checkpoint_template: Annotated[str | None, typer.Option(help="Name or path with {fold} in it, one for each fold.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many scans per support.", show_default="all")] = None,
+    seed: Annotated[int, typer.Option(help="Of baselines that sample at random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json: Annotated[Path | None, typer.Option(help="Where to write everything that was measured.")] = None,
+) -> None:
+    """Measure a method on a folder of labelled scans: Dice, surface Dice, HD95 and time, with confidence intervals."""
+    from FewShotSegLib.evaluation.config import EvaluateConfig
+    from FewShotSegLib.evaluation.tables import rich_table
+
+    config = EvaluateConfig(
+        data_dir=data_dir,
+        method=method,
+        strategy=strategy,
+        protocol=protocol,  # type: ignore[arg-type]  # checked by the configuration
+        slices_drawn=slices_drawn,
+        slice_rule=slice_rule,  # type: ignore[arg-type]
+        support=support,
+        folds=tuple(fold) if fold else folds,
+        organs=tuple(organ) if organ else None,
+        checkpoint=checkpoint,
+        checkpoint_template=checkpoint_template,
+        limit=limit,
+        seed=seed,
+        device=device,
+        json=json,
+    )
+    result = _run(config)
+    stdout().print(rich_table(result))
+    if json is not None:
+        show_file("Measurements", json)
+
+
+def _run(config: EvaluateConfig) -> EvaluationResult:
+    from FewShotSegLib.evaluation.run import evaluate as measure
+    from FewShotSegLib.progress import Reporter
+
+    with progress_bars() as bars:
+        bar = bars.start(Path(config.data_dir).name)
+        reporter = Reporter({"measuring": 1.0}, lambda moment: bars.move(bar, moment))
+        return measure(config, on_scan=lambda done, total, records: reporter.step("measuring", done / total))
