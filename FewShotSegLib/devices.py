@@ -42,7 +42,9 @@ class FeatureRunner:
         while start < len(slices):
             try:
                 features = self._encode(slices[start : start + self.batch])
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 self._make_room()
                 continue
             start += len(features)
@@ -85,8 +87,16 @@ class FeatureRunner:
 
         try:
             return seconds(True) < seconds(False)
-        except (RuntimeError, NotImplementedError):  # this device has no bfloat16
+        except RuntimeError:  # this device has no bfloat16
             return False
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out: CUDA has an exception for it, MPS, cuBLAS and the CPU only say it."""
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        words in said for words in ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+    )
 
 
 def timed(run: Callable[[], None], repeats: int = 2) -> float:
