@@ -47,14 +47,15 @@ def encode_support(
     pixel_mm: float | None = None,
     step: Callable[[float], None] = lambda part: None,
 ) -> EncodedSupport:
-    """Encode a support's scan, every drawn slice included where the drawing is sparse.
+    """Encode a support's scan, every drawn slice of sparsely drawn organs included.
 
     Raises:
         SupportError: single slices were drawn that are not axial.
     """
     grid = AxialGrid.of(support.image.geometry, pixel_mm=pixel_mm)
     drawn = _on_grid(support, grid)
-    also = np.flatnonzero(drawn.any(0)).tolist() if support.is_sparse else []
+    sparse = drawn[~drawn.all(1)]
+    also = np.flatnonzero(sparse.any(0)).tolist()
     scan = encode_scan(support.image, runner, every_mm=every_mm, pixel_mm=grid.pixel_mm, also=also, step=step)
     masks = [torch.from_numpy(grid.forward_slices(m, scan.slices, order=1, fill=0.0)).half() for m in support.masks]
     return EncodedSupport(scan, torch.stack(masks), drawn[:, scan.slices])

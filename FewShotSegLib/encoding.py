@@ -37,9 +37,9 @@ class EncodedScan:
         return self.slices * self.grid.slice_mm
 
     def regular(self) -> ScanFeatures:
-        """As evenly spaced slices, for the registration."""
-        step = self.slices[1] - self.slices[0] if len(self.slices) > 1 else 1
-        return ScanFeatures(self.features, self.body, float(step * self.grid.slice_mm), self.grid.pixel_mm * STRIDE)
+        """As evenly spaced slices, for the registration; drawn slices in between disturb the spacing of their neighbours only."""
+        step = float(np.median(np.diff(self.slices))) if len(self.slices) > 1 else 1.0
+        return ScanFeatures(self.features, self.body, step * self.grid.slice_mm, self.grid.pixel_mm * STRIDE)
 
 
 def thinned(count: int, slice_mm: float, every_mm: float) -> np.ndarray:
@@ -66,8 +66,7 @@ def encode_scan(
 ) -> EncodedScan:
     """Encode the slices of a scan about `every_mm` apart, and the slices `also` (indices on the axial grid).
 
-    `step` hears the done part, 0..1, after every batch. Only the chosen slices are brought to the grid, a batch at a time,
-    so that a scan of any length needs little more memory than its features.
+    `step` hears the done part, 0..1, after every batch. Only the chosen slices are brought to the grid.
     """
     grid = AxialGrid.of(volume.geometry, pixel_mm=pixel_mm)
     slices = np.union1d(thinned(grid.shape[0], grid.slice_mm, every_mm), np.asarray(also, int)).astype(int)
