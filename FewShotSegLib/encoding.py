@@ -23,13 +23,21 @@ BODY_LEVEL = -0.5  # of the normalised values: brighter counts as body
 class EncodedScan:
     """Features of the chosen `slices` (indices on the axial grid, ascending) of a scan.
 
-    features: (n, c, h, w) unit vectors; body: (n, h, w) area fraction of the body.
+    features: (n, c, h, w) unit vectors; body: (n, h, w) area fraction of the body; image: the scan's normalised voxels
+    (z, y, x), for the refinement of borders, or None.
     """
 
     grid: AxialGrid
     slices: np.ndarray
     features: Tensor
     body: Tensor
+    image: np.ndarray | None = None
+
+    def pixels(self, slices: np.ndarray) -> np.ndarray:
+        """Normalised pixels of some of the grid's slices, float32 (slices, H, W)."""
+        if self.image is None:
+            raise ValueError("This scan was encoded without keeping its image")
+        return self.grid.forward_slices(self.image, slices, order=1, fill=float(self.image.min()))
 
     @property
     def z_mm(self) -> np.ndarray:
@@ -76,4 +84,4 @@ def encode_scan(
     for batch in runner(pixels):
         features.append(batch)
         step(sum(map(len, features)) / len(slices))
-    return EncodedScan(grid, slices, torch.cat(features), cell_fractions(pixels > BODY_LEVEL))
+    return EncodedScan(grid, slices, torch.cat(features), cell_fractions(pixels > BODY_LEVEL), image)

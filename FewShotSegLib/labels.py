@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.refine import refine
 
 BLOCK_VALUES = 1 << 25  # scores on full-resolution pixels held at once
 
@@ -33,22 +34,26 @@ def between_slices(scan: EncodedScan, scores: Tensor, wanted: np.ndarray) -> Ten
     return scores[low] * (1 - part) + scores[high] * part
 
 
-def to_voxels(scan: EncodedScan, scores: Tensor, *, probabilities: bool = False, logits: bool = False) -> VoxelLabels:
+def to_voxels(
+    scan: EncodedScan, scores: Tensor, *, probabilities: bool = False, logits: bool = False, refined: bool = False
+) -> VoxelLabels:
     """Label every voxel of the scan with the highest score (n, v, h, w); channel 0 is background.
 
     `logits`: the scores of the organs are margins over background (whose score is 0), so that their sigmoid, and not the
-    score itself, is the probability.
+    score itself, is the probability. `refined`: borders follow the edges of the image (see `refine`).
     """
     grid, organs = scan.grid, scores.shape[1] - 1
     first = grid.backward_slices(np.zeros((1, *grid.shape[1:]), np.float32), order=1)
-    pixels = max(first[0].size, grid.shape[1] * grid.shape[2]) * (organs + 1)
-    at_once = max(1, BLOCK_VALUES // pixels)
+    at_once = max(1, BLOCK_VALUES // (max(first[0].size, grid.shape[1] * grid.shape[2]) * (organs + 1)))
     index = np.empty((grid.shape[0], *first.shape[1:]), np.uint8)
     kept = np.empty((organs, *index.shape), np.float16) if probabilities else None
     for start in range(0, grid.shape[0], at_once):
         wanted = np.arange(start, min(start + at_once, grid.shape[0]))
         block = F.interpolate(between_slices(scan, scores, wanted), scale_factor=STRIDE, mode="bilinear").transpose(0, 1)
-        fine = grid.backward_slices(block.numpy(), order=1)
+        pixels = block.contiguous().numpy()
+        if refined:
+            refine(pixels, scan.pixels(wanted))
+        fine = grid.backward_slices(pixels, order=1)
         index[wanted] = fine.argmax(0)
         if kept is not None:
             kept[:, wanted] = 1 / (1 + np.exp(-fine[1:])) if logits else fine[1:]

@@ -41,6 +41,7 @@ class SegmenterConfig:
     checkpoint: name or path of the encoder's weights.
     device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
+    refine: let borders follow the edges of the image (`match` only; prototype heads are upsampled as published).
     largest_only: keep the largest piece of every organ (in the same scan: the pieces that the drawing touches).
     probabilities: also give them, per voxel.
     """
@@ -53,6 +54,7 @@ class SegmenterConfig:
     batch: int = 8
     every_mm: float = 5.0
     largest_only: bool = True
+    refine: bool = True
     probabilities: bool = False
 
 
@@ -158,7 +160,13 @@ class Segmenter:
         self, answer: Answer, scan: EncodedScan, organs: tuple[Organ, ...], own: Support | None
     ) -> tuple[np.ndarray, np.ndarray | None, Confidence]:
         """Labels on the query's voxels, cleaned; drawn slices stay as they were drawn."""
-        voxels = to_voxels(scan, answer.scores, probabilities=self.config.probabilities, logits=answer.margins)
+        voxels = to_voxels(
+            scan,
+            answer.scores,
+            probabilities=self.config.probabilities,
+            logits=answer.margins,
+            refined=self.config.refine and not answer.margins,
+        )
         index = voxels.index
         if own is not None:
             _restore_drawn(index, own)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from fewshotseg_training.export import export_run
 from fewshotseg_training.fit import FitConfig, fit
 from fewshotseg_training.scans import prepare_folder
 
@@ -45,6 +47,33 @@ def fit_command(
         raise typer.BadParameter(f"No prepared scans in {', '.join(empty)}; run `fewshotseg-train prepare` first.")
     weights_file = fit(FitConfig(data, str(out), str(weights) if weights else "", steps=steps, seed=seed))
     typer.echo(f"Encoder weights: {weights_file}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished `fit`.")],
+    folder: Annotated[Path, typer.Argument(help="Where the checkpoint goes, such as Resources/checkpoints.")],
+    name: Annotated[str, typer.Option(help="Name of the checkpoint.")],
+    description: Annotated[str, typer.Option(help="One or two sentences for the card.")] = "",
+    modality: Annotated[list[str] | None, typer.Option(help="MR or CT; repeat for both.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    data_licence: Annotated[list[str] | None, typer.Option(help="Licence of a data set, SET=LICENCE; repeat.")] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON list of the card's measured results.")] = None,
+) -> None:
+    """Turn a run into a checkpoint: fp16 weights and a card that says what they learned from."""
+    licences = dict(text.split("=", 1) for text in data_licence or [])
+    measured = json.loads(results.read_text()) if results else []
+    path = export_run(
+        run,
+        folder,
+        name=name,
+        description=description,
+        modalities=modality or [],
+        licence=licence,
+        data_licences=licences,
+        results=measured,
+    )
+    typer.echo(f"Checkpoint: {path}")
 
 
 def main() -> None:

@@ -1,0 +1,40 @@
+"""Borders at full resolution: scores on cells, made to follow the edges of the image.
+
+The guided filter (He, Sun and Tang, TPAMI 2013): within every small window a score is a linear function of the image, so that
+it steps where the image steps and stays smooth where the image is flat.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+RADIUS = 6  # pixels of the network's grid
+EPSILON = 0.02  # variance of the normalised image below which a window counts as flat
+NEAR = 0.02  # scores below are left as they are
+
+
+def guided_filter(scores: np.ndarray, image: np.ndarray, radius: int = RADIUS, epsilon: float = EPSILON) -> np.ndarray:
+    """Filter scores (v, slices, H, W), slice by slice, with the image (slices, H, W) as the guide."""
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        size = (1,) * (values.ndim - 2) + (2 * radius + 1,) * 2
+        return ndimage.uniform_filter(values, size, mode="nearest")
+
+    mean_image, mean_scores = mean(image), mean(scores)
+    variance = mean(image * image) - mean_image**2
+    slope = (mean(image * scores) - mean_image * mean_scores) / (variance + epsilon)
+    offset = mean_scores - slope * mean_image
+    return mean(slope) * image + mean(offset)
+
+
+def refine(scores: np.ndarray, image: np.ndarray) -> None:
+    """Refine fractions (1 + organs, slices, H, W), in place, inside the box that holds all organs; slices without any stay."""
+    organs = scores[1:].max(0)
+    slices = np.flatnonzero(organs.max((1, 2)) > NEAR)
+    if not len(slices):
+        return
+    box = ndimage.find_objects((organs.max(0) > NEAR).astype(np.uint8))[0]
+    rows, columns = (slice(max(0, s.start - 2 * RADIUS), s.stop + 2 * RADIUS) for s in box)
+    part = scores[:, slices, rows, columns]
+    scores[:, slices, rows, columns] = guided_filter(part, image[slices, rows, columns])
