@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib import labels
+from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.grid import AxialGrid
+from FewShotSegLib.labels import between_slices, keep_largest, keep_touching, to_voxels
+from FewShotSegLib.volume import Geometry
+
+AXIAL = Geometry((40, 24, 11), (2.0, 2.0, 3.0))
+TURNED = Geometry((11, 40, 24), (3.0, 2.0, 2.0), direction=(0, -1, 0, 0, 0, 1, -1, 0, 0))
+GEOMETRIES = {"axial": AXIAL, "axes swapped and flipped": TURNED}
+
+
+def scan(geometry: Geometry = AXIAL, every: int = 1, pixel_mm: float = 3.0) -> EncodedScan:
+    grid = AxialGrid.of(geometry, pixel_mm=pixel_mm)
+    slices = np.arange(0, grid.shape[0], every)
+    cells = (len(slices), grid.shape[1] // 8, grid.shape[2] // 8)
+    return EncodedScan(grid, slices, torch.zeros(cells[0], 1, *cells[1:]), torch.ones(cells))
+
+
+def random_scores(of: EncodedScan, organs: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(len(of.slices), 1 + organs, *of.body.shape[1:], generator=generator).softmax(1)
+
+
+def whole_array(of: EncodedScan, scores: Tensor) -> np.ndarray:
+    """What `to_voxels` does block by block, on all slices at once: scores (organ + 1, z, y, x) on the scan's grid."""
+    along = np.stack([np.interp(np.arange(of.grid.shape[0]), of.slices, s) for s in scores.flatten(1).numpy().T], 1)
+    pixels = torch.from_numpy(along.astype(np.float32)).reshape(-1, *scores.shape[1:])
+    fine = F.interpolate(pixels, of.grid.shape[1:], mode="bilinear", align_corners=False)
+    return of.grid.backward(fine.transpose(0, 1).numpy(), order=1)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+def test_blocks_give_what_the_whole_array_gives(monkeypatch: pytest.MonkeyPatch, name: str, every: int, at_once: int) -> None:
+    encoded = scan(GEOMETRIES[name], every)
+    scores = random_scores(encoded)
+    monkeypatch.setattr(labels, "BLOCK_VALUES", at_once * encoded.grid.shape[1] * encoded.grid.shape[2] * 4)
+    found = to_voxels(encoded, scores, probabilities=True)
+    expected = whole_array(encoded, scores)
+    assert found.index.dtype == np.uint8 and found.index.shape == GEOMETRIES[name].shape
+    best_two = np.sort(expected, 0)[-2:]
+    clear = best_two[1] - best_two[0] > 1e-5
+    assert clear.mean() > 0.99 and np.array_equal(found.index[clear], expected.argmax(0)[clear])
+    assert found.probabilities is not None and found.probabilities.dtype == np.float16
+    np.testing.assert_allclose(found.probabilities, expected[1:], atol=1e-3)
+
+
+def test_probabilities_only_where_asked_for() -> None:
+    assert to_voxels(scan(), random_scores(scan())).probabilities is None
+
+
+def test_margins_become_probabilities_by_the_sigmoid() -> None:
+    encoded = scan()
+    scores = torch.zeros(11, 3, *encoded.body.shape[1:])
+    scores[:, 1], scores[:, 2] = 2.0, -20.0
+    found = to_voxels(encoded, scores, probabilities=True, logits=True)
+    assert (found.index == 1).all() and found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities[0], 1 / (1 + np.exp(-2.0)), atol=1e-3)
+    np.testing.assert_allclose(found.probabilities[1], 0.0, atol=1e-3)
+
+
+def test_background_wins_a_tie() -> None:
+    encoded = scan()
+    assert not to_voxels(encoded, torch.full((11, 3, *encoded.body.shape[1:]), 1 / 3)).index.any()
+
+
+def test_between_encoded_slices_scores_are_interpolated() -> None:
+    encoded = scan(every=4)  # 0, 4, 8
+    scores = torch.tensor([0.0, 8.0, 4.0])[:, None, None, None]
+    found = between_slices(encoded, scores, np.arange(11))
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 2, 4, 6, 8, 7, 6, 5, 4, 4, 4]))
+    torch.testing.assert_close(between_slices(encoded, scores, np.array([5])).flatten(), torch.tensor([7.0]))
+
+
+def test_unevenly_encoded_slices_are_interpolated_by_distance() -> None:
+    encoded = EncodedScan(scan().grid, np.array([0, 1, 5]), torch.zeros(3, 1, 1, 1), torch.zeros(3, 1, 1))
+    found = between_slices(encoded, torch.tensor([0.0, 1.0, 3.0])[:, None, None, None], np.arange(6))
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 1.0, 1.5, 2.0, 2.5, 3.0]))
+
+
+def test_a_single_encoded_slice_serves_all() -> None:
+    encoded = EncodedScan(scan().grid, np.array([3]), torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))
+    assert (between_slices(encoded, torch.full((1, 2, 1, 1), 0.7), np.arange(11)) == 0.7).all()
+
+
+# ---------------------------------------------------------------------------------------------- cleaning
+def specks(seed: int = 0, organs: int = 3) -> np.ndarray:
+    """Many pieces of several organs."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(6, 30, 30)), 1.0)
+    return np.where(noise > 0.02, 1 + (np.indices(noise.shape)[2] * organs // 30), 0).astype(np.uint8)
+
+
+def test_only_the_largest_piece_of_every_organ_is_kept() -> None:
+    index = specks()
+    before = index.copy()
+    keep_largest(index, 3)
+    for organ in (1, 2, 3):
+        pieces, count = ndimage.label(before == organ)
+        assert count > 1
+        sizes = ndimage.sum_labels(before == organ, pieces, range(1, count + 1))
+        assert np.array_equal(index == organ, pieces == 1 + sizes.argmax())
+
+
+def test_an_absent_organ_and_a_single_piece_are_left_alone() -> None:
+    index = np.zeros((3, 8, 8), np.uint8)
+    index[1, 2:4, 2:4] = 2
+    before = index.copy()
+    keep_largest(index, 4)
+    assert np.array_equal(index, before)
+
+
+def test_pieces_that_touch_only_at_a_corner_are_two() -> None:
+    index = np.zeros((1, 6, 6), np.uint8)
+    index[0, 0:3, 0:3] = index[0, 3:5, 3:5] = 1
+    keep_largest(index, 1)
+    assert index.sum() == 9
+
+
+def test_pieces_with_a_seed_are_kept() -> None:
+    index = np.zeros((4, 9, 9), np.uint8)
+    index[0, 1:3, 1:3] = index[0:3, 6:8, 6:8] = index[3, 1:3, 1:3] = 1
+    index[3, 5:7, 1:3] = 2
+    before = index.copy()
+    seeds = np.zeros(index.shape, bool)
+    seeds[0, 2, 2] = seeds[2, 7, 7] = True
+    seeds[3, 4, 4] = True  # lies in no piece
+    keep_touching(index, 1, seeds)
+    assert not index[3, 1:3, 1:3].any()
+    before[3, 1:3, 1:3] = 0
+    assert np.array_equal(index, before)
+
+
+def test_without_a_seed_no_piece_is_kept() -> None:
+    index = specks()
+    keep_touching(index, 2, np.zeros(index.shape, bool))
+    assert not (index == 2).any() and (index == 1).any() and (index == 3).any()
+    keep_touching(index, 9, np.ones(index.shape, bool))
+    assert (index == 1).any()
