@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from FewShotSegLib.correspondence import ScanFeatures, cell_positions
+from FewShotSegLib.encoders import STRIDE
+from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.grid import AxialGrid
+from FewShotSegLib.volume import Geometry
 
 SLICE_MM, CELL_MM = 8.0, 10.0
 Field = Callable[[Tensor], Tensor]
@@ -40,3 +45,25 @@ def scan_of(
     mm = cell_positions(*size) * torch.tensor([slice_mm, cell_mm, cell_mm])
     features = field(where(mm)).reshape(*size, -1).permute(0, 3, 1, 2)
     return ScanFeatures(features.contiguous(), ellipse(*size), slice_mm, cell_mm)
+
+
+def encoded_of(scan: ScanFeatures, slices: Sequence[int] | None = None) -> EncodedScan:
+    """The same as an encoded scan of 8 x 8 pixels a cell; `slices`: where on the grid its slices lie (all in turn)."""
+    n, h, w = scan.body.shape
+    chosen = np.arange(n) if slices is None else np.asarray(slices)
+    pixel_mm = scan.cell_mm / STRIDE
+    geometry = Geometry((w * STRIDE, h * STRIDE, int(chosen[-1]) + 1), (pixel_mm, pixel_mm, scan.slice_mm))
+    return EncodedScan(AxialGrid.of(geometry, pixel_mm=pixel_mm), chosen, scan.features, scan.body)
+
+
+def ball(size: tuple[int, int, int], centre: tuple[float, float, float], radius: float) -> Tensor:
+    """A block of pixels (n, H, W) bool: distance in slices along z and cells of 8 pixels in plane; centre in cells."""
+    n, h, w = size
+    z, y, x = cell_positions(n, h * STRIDE, w * STRIDE).T.reshape(3, n, h * STRIDE, w * STRIDE)
+    y, x = (y + 0.5) / STRIDE - 0.5, (x + 0.5) / STRIDE - 0.5
+    return (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < radius**2
+
+
+def dice(a: Tensor, b: Tensor) -> float:
+    """Overlap of two bool masks."""
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))

@@ -75,9 +75,9 @@ class Match:
 
     def score(self, features: Tensor, memory: MatchMemory) -> Tensor:
         """Logits (n 2 h w): log fractions found by features (n c h w) looking around the same position on every slice."""
-        middle = (len(memory.features) - 1) / 2
-        place = cell_positions(len(features), *features.shape[2:]).T.reshape(3, len(features), *features.shape[2:])
-        place[0] = middle
+        n, _, h, w = features.shape
+        place = cell_positions(n, h, w, features.device).T.reshape(3, n, h, w)
+        place[0] = (len(memory.features) - 1) / 2
         window = self.window(slice_mm=1.0, cell_mm=1e3, reach_mm=float(len(memory.features)))
         return (attend(features, memory.features, place, memory.values, window).values + TINY).log()
 
