@@ -1,0 +1,159 @@
+"""From a few drawn slices through the same scan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from smooth_scans import ball, dice, encoded_of, random_field, scan_of
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib.encoding import EncodedScan, cell_fractions
+from FewShotSegLib.methods.match import MatchConfig
+from FewShotSegLib.strategies import same_scan
+from FewShotSegLib.strategies.same_scan import complete, harden
+
+SIZE = (9, 16, 16)
+CONFIG = MatchConfig()
+
+
+def fractions(mask: Tensor) -> Tensor:
+    """Background and organ (n, 2, h, w) of a mask (n, H, W)."""
+    organ = cell_fractions(mask)[:, None]
+    return torch.cat([1 - organ, organ], 1)
+
+
+def block(n: int) -> Tensor:
+    """The same whole cells on every slice: (n, H, W)."""
+    mask = torch.zeros(n, 128, 128)
+    mask[:, 40:80, 48:96] = 1
+    return mask
+
+
+def alike(n: int = 9, slices: list[int] | None = None) -> EncodedScan:
+    """Every slice shows the same, and every cell something else."""
+    return encoded_of(scan_of(random_field(length_mm=8.0), (n, 16, 16), lambda mm: mm * torch.tensor([0.0, 1.0, 1.0])), slices)
+
+
+# ---------------------------------------------------------------------------------------------- what is carried
+def test_drawn_slices_stay_as_drawn() -> None:
+    scan = encoded_of(scan_of(random_field(), SIZE))
+    drawn = {z: fractions(ball(SIZE, (4.0, 8.0, 8.0), 4.0).float())[z] for z in (2, 6)}
+    carried = complete(scan, drawn, CONFIG)
+    assert carried.values.shape == (9, 2, 16, 16) and carried.best.shape == (9, 16, 16)
+    for z, expected in drawn.items():
+        assert torch.equal(carried.values[z], expected)
+        assert (carried.best[z] == 1).all()
+
+
+@pytest.mark.parametrize("drawn", [[4], [0], [1, 7]])
+def test_equal_slices_carry_the_mask_exactly(drawn: list[int]) -> None:
+    truth = fractions(block(9))
+    carried = complete(alike(), {z: truth[z] for z in drawn}, CONFIG)
+    assert torch.equal(carried.values.argmax(1), truth.argmax(1))
+    torch.testing.assert_close(carried.best, torch.ones(SIZE))
+    torch.testing.assert_close(carried.values.sum(1), torch.ones(SIZE))
+
+
+def test_an_organ_is_followed_as_it_moves() -> None:
+    """Features and organ wander together by half a cell a slice."""
+    wander = torch.tensor([0.0, 5.0, -2.5])
+    scan = encoded_of(scan_of(random_field(), SIZE, lambda mm: mm * torch.tensor([0.0, 1, 1]) + mm[:, :1] / 8.0 * wander))
+    masks = torch.stack([ball((1, 16, 16), (0.0, 10.0 - 0.5 * z, 6.0 + 0.25 * z), 3.0)[0] for z in range(9)]).float()
+    truth = fractions(masks)
+    carried = complete(scan, {4: truth[4]}, CONFIG)
+    for z in range(9):
+        assert dice(carried.values[z].argmax(0) == 1, truth[z].argmax(0) == 1) > 0.85
+
+
+def test_it_stops_where_nothing_looks_like_the_organ() -> None:
+    """From slice 6 on the organ's tissue is gone; its surroundings are still there."""
+    scan = alike()
+    organ = block(1)[0, ::8, ::8].bool()
+    elsewhere = alike().features[0][:, 0, 0]  # a cell of the background
+    scan.features[6:, :, organ] = elsewhere[None, :, None]
+    truth = fractions(block(9))
+    found = complete(scan, {3: truth[3]}, CONFIG).values.argmax(1).bool()
+    assert torch.equal(found[:6], truth[:6].argmax(1).bool())
+    assert not found[6:].any()
+
+
+def test_the_nearer_of_two_drawings_has_the_say() -> None:
+    one, other = block(9), torch.zeros(9, 128, 128)
+    other[:, 40:80, 96:120] = 1
+    carried = complete(alike(), {0: fractions(one)[0], 8: fractions(other)[8]}, CONFIG)
+    found = carried.values.argmax(1)
+    assert torch.equal(found[:4], fractions(one).argmax(1)[:4])
+    assert torch.equal(found[5:], fractions(other).argmax(1)[5:])
+
+
+def test_several_organs_are_carried_together() -> None:
+    values = torch.zeros(3, 16, 16)
+    values[1, 3:6, 3:6], values[2, 3:6, 6:9] = 1, 1
+    values[0] = 1 - values.sum(0)
+    carried = complete(alike(), {4: values}, CONFIG)
+    assert torch.equal(carried.values.argmax(1), values.argmax(0).expand(9, -1, -1))
+
+
+def test_where_every_slice_is_drawn_nothing_is_left_to_do() -> None:
+    truth = fractions(ball(SIZE, (4.0, 8.0, 8.0), 4.0).float())
+    carried = complete(encoded_of(scan_of(random_field(), SIZE)), {z: truth[z] for z in range(9)}, CONFIG)
+    assert torch.equal(carried.values, truth)
+
+
+# ---------------------------------------------------------------------------------------------- order
+def looks(monkeypatch: pytest.MonkeyPatch, scan: EncodedScan, drawn: list[int]) -> list[tuple[int, list[int]]]:
+    """Which slice is taken when, and which slices it looks at."""
+    seen: list[tuple[int, list[int]]] = []
+
+    def look(scan: EncodedScan, i: int, keys: list[int], *rest: object) -> tuple[Tensor, Tensor]:
+        seen.append((i, keys))
+        return torch.zeros(2, 16, 16), torch.ones(16, 16)
+
+    monkeypatch.setattr(same_scan, "_look", look)
+    complete(scan, {z: fractions(block(1))[0] for z in drawn}, CONFIG)
+    return seen
+
+
+def test_the_nearest_slices_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = [i for i, _ in looks(monkeypatch, alike(), [2, 7])]
+    assert sorted(order) == [0, 1, 3, 4, 5, 6, 8]
+    distance = [min(abs(i - 2), abs(i - 7)) for i in order]
+    assert distance == sorted(distance)
+
+
+def test_distance_is_in_mm_not_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = [i for i, _ in looks(monkeypatch, alike(4, [0, 6, 7, 8]), [6])]
+    assert order == [2, 3, 0]
+
+
+def test_a_slice_looks_at_the_drawn_and_at_the_two_nearest_finished_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = dict(looks(monkeypatch, alike(), [4]))
+    assert seen[3] == [4] and seen[5] == [3, 4]  # 3 was the first to be finished, and 4 is drawn
+    assert seen[2] == [3, 4] and seen[6] == [5, 4]
+    assert seen[1] == [2, 3, 4] and seen[0] == [1, 2, 4]
+    assert seen[8] == [7, 6, 4]
+
+
+def test_every_slice_is_reported() -> None:
+    parts: list[float] = []
+    complete(alike(), {4: fractions(block(1))[0]}, CONFIG, parts.append)
+    np.testing.assert_allclose(parts, np.arange(1, 9) / 8)
+
+
+# ---------------------------------------------------------------------------------------------- hardening
+def test_hardened_fractions_are_those_of_the_winners() -> None:
+    scores = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0))
+    hard = harden(scores)
+    winner = F.interpolate(scores[None], scale_factor=8, mode="bilinear")[0].argmax(0)
+    torch.testing.assert_close(hard, torch.stack([cell_fractions(winner == v) for v in range(3)]))
+    torch.testing.assert_close(hard.sum(0), torch.ones(6, 5))
+
+
+def test_whole_cells_stay_what_they_are() -> None:
+    scores = torch.zeros(2, 8, 8)
+    scores[1, 2:6, 2:6] = 1
+    scores[0] = 1 - scores[1]
+    assert torch.equal(harden(scores).argmax(0), scores.argmax(0))
+    assert torch.equal(harden(scores)[1, 3:5, 3:5], torch.ones(2, 2))
