@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from FewShotSegLib.smoothing import weighted_smooth
 
 STRIP = 4  # rows of query cells that share their keys
+BODY = 0.05  # area fraction from which a cell counts as part of the body
 CHUNK = 256  # query cells compared with all keys at once
 
 
@@ -27,6 +28,11 @@ class ScanFeatures:
     body: Tensor
     slice_mm: float
     cell_mm: float
+
+    @property
+    def inside(self) -> Tensor:
+        """Cells that hold some of the body, bool (n, h, w)."""
+        return self.body > BODY
 
     def half(self) -> ScanFeatures:
         """The same scan at half the in-plane resolution (rounded up)."""
@@ -220,6 +226,7 @@ def register(query: ScanFeatures, support: ScanFeatures, config: RegistrationCon
             place,
             None,
             Window(config.temperature, config.fine_sigma, config.fine_window, reach, support.slice_mm, support.cell_mm),
+            query.inside,
         )
         weight = query.body * look.best.clamp(min=0) ** 4
         place = place + weighted_smooth(look.place - place, weight, tuple(query.sigma(smooth).tolist()))
@@ -244,11 +251,14 @@ class Window:
         return math.ceil(self.reach_mm / self.slice_mm)
 
 
-def attend(query: Tensor, support: Tensor, place: Tensor, values: Tensor | None, window: Window) -> Attention:
+def attend(
+    query: Tensor, support: Tensor, place: Tensor, values: Tensor | None, window: Window, wanted: Tensor | None = None
+) -> Attention:
     """Every query cell (n, c, h, w) gathers `values` (m, v, hs, ws) of the support (m, c, hs, ws) around its place.
 
     Logit = temperature x similarity - squared distance from the place over 2 sigma^2 (z in in-plane cells); cells outside the
-    window are out, where the cells of a strip share their slices. `values=None` gathers positions alone.
+    window are out, where the cells of a strip share their slices. `values=None` gathers positions alone. Strips of rows without
+    any `wanted` cell (n, h, w) are left out: they keep their place, with values 0 and mass -infinity.
     """
     n, _, h, w = query.shape
     positions = _positions_of(support).reshape(-1, *support.shape[2:], 3)
@@ -256,10 +266,12 @@ def attend(query: Tensor, support: Tensor, place: Tensor, values: Tensor | None,
     keys = _with_position(support.permute(0, 2, 3, 1), positions, window)
     near = place.permute(1, 2, 3, 0)
     asking = _asking(query.permute(0, 2, 3, 1), near, window)
-    gathered, top = torch.empty(n, h, w, held.shape[-1], device=query.device), torch.empty(n, h, w, device=query.device)
-    mass, buffer = torch.empty_like(top), _Buffer(query)
+    gathered = torch.cat([query.new_zeros(n, h, w, held.shape[-1] - 3), near], -1)
+    top, mass, buffer = near.new_full((n, h, w), -math.inf), near.new_full((n, h, w), -math.inf), _Buffer(query)
     for i in range(n):
         for rows in (slice(y, min(y + STRIP, h)) for y in range(0, h, STRIP)):
+            if wanted is not None and not wanted[i, rows].any():
+                continue
             at = near[i, rows].reshape(-1, 3)
             found = _attend_strip(asking[i, rows].flatten(0, 1), at, keys, held, window, buffer)
             for target, part in zip((gathered, top, mass), found, strict=True):

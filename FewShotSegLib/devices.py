@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.encoders import Encoder
+from FewShotSegLib.encoders import Encoder, folded
 from FewShotSegLib.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class FeatureRunner:
     """Runs an encoder over slices: unit features on the CPU, batch size and device adapted to the memory there is."""
 
     def __init__(self, encoder: Encoder, device: torch.device, batch: int = 8) -> None:
-        self.encoder, self.device, self.batch = encoder.eval().to(device), device, batch
+        self.encoder = (folded(encoder) if isinstance(encoder, Encoder) else encoder).eval().to(device)
+        self.device, self.batch = device, batch
         self.notes: list[str] = []
         self._bf16: bool | None = None
 

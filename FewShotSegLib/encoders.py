@@ -8,12 +8,14 @@ Two trunks, both at output stride 8 and followed by one 1x1 convolution without 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STRIDE = 8
 
@@ -33,17 +35,23 @@ class PreActBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
+        self.norm2: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
-        self.norm3 = nn.BatchNorm2d(width)
+        self.norm3: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.downsample = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norm1(x))
+        h = F.relu(self.norm1(x), inplace=True)
         skip = x if self.downsample is None else self.downsample(h)
-        h = self.conv2(F.relu(self.norm2(self.conv1(h))))
-        return self.conv3(F.relu(self.norm3(h))) + skip
+        h = self.conv2(F.relu(self.norm2(self.conv1(h)), inplace=True))
+        return self.conv3(F.relu(self.norm3(h), inplace=True)).add_(skip)
+
+    def fold(self) -> None:
+        """Put the norms that follow a convolution into it: the same function at use, faster; not to be trained any more."""
+        if isinstance(self.norm2, nn.BatchNorm2d) and isinstance(self.norm3, nn.BatchNorm2d):
+            self.conv1, self.norm2 = fuse_conv_bn_eval(self.conv1, self.norm2), nn.Identity()
+            self.conv2, self.norm3 = fuse_conv_bn_eval(self.conv2, self.norm3), nn.Identity()
 
 
 class ResNet50V2(nn.Module):
@@ -112,6 +120,15 @@ class Encoder(nn.Module):
     def forward(self, slices: Tensor) -> Tensor:
         x = slices[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return self.project(self.trunk(x)).float()
+
+
+def folded(encoder: Encoder) -> Encoder:
+    """A copy for use only, in evaluation mode, with all norms that allow it folded into their convolutions."""
+    encoder = copy.deepcopy(encoder).eval()
+    for module in encoder.modules():
+        if isinstance(module, PreActBlock):
+            module.fold()
+    return encoder
 
 
 def list_encoders() -> list[str]:

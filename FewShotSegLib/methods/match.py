@@ -89,7 +89,7 @@ class Match:
         """Register one support to the query and gather its values around the places."""
         place = register(query, support, self.config.registration)
         window = self.window(support.slice_mm, support.cell_mm, self.config.reach_mm)
-        return attend(query.features, support.features, place, values, window)
+        return attend(query.features, support.features, place, values, window, query.inside)
 
     def window(self, slice_mm: float, cell_mm: float, reach_mm: float) -> Window:
         """The attention's window on a support with these sizes."""
@@ -98,7 +98,9 @@ class Match:
 
 def join(answers: Sequence[Attention]) -> Carried:
     """The answers of several supports as if all their cells had shared one softmax; the place is that of the first."""
-    shares = torch.stack([a.mass for a in answers]).softmax(0)
+    mass = torch.stack([a.mass for a in answers])
+    shares = mass.softmax(0).nan_to_num()  # outside the body nobody was asked
     values = sum((share[:, None] * a.values for share, a in zip(shares, answers, strict=True)), torch.zeros(()))
+    values[:, 0] += (mass.amax(0) == -torch.inf).float()
     best = torch.stack([a.best for a in answers]).amax(0)
     return Carried(torch.as_tensor(values), best, answers[0].place)
