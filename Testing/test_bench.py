@@ -28,24 +28,26 @@ def test_the_published_loop_pairs_every_slice_of_every_organ_with_its_chunk() ->
 
 
 def test_the_loop_is_scaled_from_the_timed_pairs_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_time_loop", lambda encoder, jobs: 0.5 * len(jobs))
-    monkeypatch.setattr(bench, "_time_segmenter", lambda *_: (4.0, 2.0))
+    monkeypatch.setattr(bench, "_time_loop", lambda encoder, jobs: bench.Seconds(0.5, 1.0).scaled(len(jobs)))
+    monkeypatch.setattr(bench, "_time_segmenter", lambda *_: (bench.Seconds(4.0, 8.0), bench.Seconds(2.0, 4.0)))
     monkeypatch.setattr(bench, "_encoder", lambda checkpoint: (None, checkpoint))
     found = bench.run(checkpoint="c", pairs=5, shape=(12, 64, 64))
-    assert (found.published_pairs, found.published_of, found.published) == (5, 48, 24.0)
+    assert (found.published_pairs, found.published_of, found.published) == (5, 48, bench.Seconds(24.0, 48.0))
     assert (found.ratio, found.ratio_alpnet) == (12.0, 12.0)
 
 
 def test_the_command_prints_and_writes_json(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    times = {"match": 3.0, "first_match": 5.0, "alpnet": 4.0, "published": 36.0, "ratio": 12.0, "ratio_alpnet": 9.0}
-    result = bench.Benchmark(
-        "e", (36, 256, 256), 4, **times, published_pairs=5, published_of=144, peak_memory_mb=900.0, machine=machine_facts()
-    )
+    times = {
+        name: bench.Seconds(wall, 1.5)
+        for name, wall in (("match", 3.0), ("first_match", 5.0), ("alpnet", 4.0), ("published", 36.0))
+    }
+    counts = {"published_pairs": 5, "published_of": 144, "ratio": 12.0, "ratio_alpnet": 9.0, "peak_memory_mb": 900.0}
+    result = bench.Benchmark("e", (36, 256, 256), 4, **times, **counts, machine=machine_facts())
     monkeypatch.setattr(bench, "run", lambda **options: result)
     bench.main(["--json", str(tmp_path / "bench.json")])
     printed = capsys.readouterr().out
     assert "36 slices of 256 x 256" in printed and '"ratio": 12.0' in printed
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert written["ratio"] == 12.0 and written["machine"]["threads"] == torch.get_num_threads()
+    assert written["match"] == {"wall": 3.0, "cpu": 1.5} and written["machine"]["threads"] == torch.get_num_threads()

@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_folder import labels_of, write_folder
+import torch
+from evaluation_folder import GEOMETRY, image_of, labels_of, write_folder
 from rich.console import Console
 
 from FewShotSegLib.cards import Card
-from FewShotSegLib.errors import ConfigError, OutputError
+from FewShotSegLib.checkpoints import save_checkpoint
+from FewShotSegLib.encoders import create_encoder
+from FewShotSegLib.errors import CheckpointError, ConfigError, OutputError
 from FewShotSegLib.evaluation.annotation import draw, drawn_slices
 from FewShotSegLib.evaluation.datasets import Dataset
 from FewShotSegLib.evaluation.run import EvaluateConfig, EvaluationResult, create_segmenter, evaluate
 from FewShotSegLib.evaluation.tables import markdown, rich_table
 from FewShotSegLib.evaluation.tasks import plan
 from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.segmenter import Segmenter
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
@@ -282,3 +286,30 @@ def test_the_protocol_says_whether_extents_were_told(folder: Path) -> None:
     options = {"protocol": "same-scan", "slices_drawn": 1, "limit": 1}
     assert run(folder, **options).protocol.endswith("extents were not told.")
     assert run(folder, FakeSegmenter(needs_extent=True), **options).protocol.endswith("extents were told.")
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return str(save_checkpoint(create_encoder(), Card("random", modalities=["MR"]), tmp_path_factory.mktemp("checkpoints")))
+
+
+def test_the_default_factory_makes_the_librarys_segmenter(random_checkpoint: str) -> None:
+    template = random_checkpoint.replace("random", "{fold}")
+    config = EvaluateConfig(".", method="alpnet", strategy="direct", folds=True, checkpoint_template=template, device="cpu")
+    with pytest.raises(CheckpointError, match=r"3\.json"):
+        create_segmenter(config, 3)
+    made = create_segmenter(replace(config, checkpoint_template=None, checkpoint=random_checkpoint), None)
+    assert isinstance(made, Segmenter)
+    assert (made.method.name, made.config.strategy, made.card and made.card.name) == ("alpnet", "direct", "random")
+
+
+def test_the_librarys_segmenter_is_evaluated_in_the_same_scan(folder: Path, random_checkpoint: str) -> None:
+    short = replace(GEOMETRY, size=(*GEOMETRY.size[:2], 6))
+    for name, array in (("image", image_of(0)), ("label", labels_of(0))):
+        Volume(array[3:9], short).write(folder / f"a_{name}.nii.gz")
+    result = evaluate(
+        EvaluateConfig(folder, protocol="same-scan", slices_drawn=3, limit=1, checkpoint=random_checkpoint, device="cpu")
+    )
+    assert result.organs == ("liver", "spleen") and result.method == "match"
+    assert 0 <= result.mean_dice <= 100 and result.seconds_per_scan > 0

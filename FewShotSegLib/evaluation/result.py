@@ -142,11 +142,12 @@ def to_json(value: Any) -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """What times depend on."""
+    """What times depend on; `load` is the mean number of busy processes over the last minute."""
     return {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
