@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from FewShotSegLib.drawings import EncodedSupport
-from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import complete
@@ -78,11 +78,24 @@ def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
     for count, (members, slices) in enumerate(groups):
         fractions = support.values(members)
         drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
-        part = complete(support.scan, drawn, config, lambda p, c=count: step((c + p) / len(groups)))  # type: ignore[misc]
+        others = _others(support, members)
+        part = complete(support.scan, drawn, config, lambda p, c=count: step((c + p) / len(groups)), others)  # type: ignore[misc]
         values[:, [1 + o for o in members]] = part.values[:, 1:]
         values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
         best = torch.minimum(best, part.best)
     return Carried(values, best, torch.empty(0))
+
+
+def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:
+    """Grid slice -> area fraction (h, w) that is drawn there as an organ not among `members`, and as none of them."""
+    found: dict[int, Tensor] = {}
+    mine = cell_fractions(support.masks[members].amax(0).float())
+    for organ in set(range(len(support.masks))) - set(members):
+        theirs = cell_fractions(support.masks[organ].float())
+        for i in torch.from_numpy(support.drawn[organ]).nonzero()[:, 0].tolist():
+            z = int(support.scan.slices[i])
+            found[z] = torch.maximum(found.get(z, torch.zeros_like(theirs[i])), (theirs[i] - mine[i]).clamp(min=0))
+    return found
 
 
 def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, carried: Carried, organ: int) -> Tensor:

@@ -7,7 +7,8 @@ itself where nothing looks like the organ any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,12 +20,15 @@ from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, MatchConfig
 
+UNKNOWN = 1e-9  # weight of a cell of which nothing is known
+
 
 def complete(
     scan: EncodedScan,
     drawn: dict[int, Tensor],
     config: MatchConfig,
     step: Callable[[float], None] = lambda part: None,
+    others: Mapping[int, Tensor] | None = None,
 ) -> Carried:
     """Carry drawn labels to every slice of `scan`.
 
@@ -33,6 +37,7 @@ def complete(
         drawn: grid slice -> area fractions (v, h, w) of background and organs on it.
         config: windows and temperature.
         step: hears the done part after every slice.
+        others: grid slice -> area fraction (h, w) of what is known there to be background, because other organs were drawn.
 
     Returns:
         Fractions (n, v, h, w) for every slice of the scan, drawn ones as they were drawn.
@@ -47,12 +52,15 @@ def complete(
         values[at[z]] = hard[at[z]] = fractions
     finished: set[int] = set()
     bias = _distance_bias(*first.shape[1:])
+    known = [_Key(k, config.drawn_sigma, hard[k]) for k in anchors]
+    nothing = torch.zeros_like(first)
+    nothing[0] = 1
+    known += [_Key(at[z], config.drawn_sigma, nothing, part) for z, part in (others or {}).items() if z not in drawn]
     order = _by_distance(scan.z_mm, anchors)
     for count, i in enumerate(order):
         near = _nearest_finished(scan.z_mm, i, finished, config.neighbours)
-        keys = near + anchors
-        sigmas = [config.near_sigma] * len(near) + [config.drawn_sigma] * len(anchors)
-        values[i], best[i] = _look(scan, i, keys, sigmas, hard, bias, config)
+        keys = [*(_Key(k, config.near_sigma, hard[k]) for k in near), *known]
+        values[i], best[i] = _look(scan, i, keys, bias, config)
         hard[i] = harden(values[i])
         finished.add(i)
         step((count + 1) / len(order))
@@ -71,20 +79,31 @@ def _nearest_finished(z_mm: np.ndarray, i: int, finished: set[int], count: int) 
     return sorted(around, key=lambda k: abs(z_mm[k] - z_mm[i]))[:count]
 
 
-def _look(
-    scan: EncodedScan, i: int, keys: list[int], sigmas: list[float], hard: Tensor, bias: Tensor, config: MatchConfig
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Key:
+    """A slice to look at: its index, the window's sigma in cells, its fractions (v, h, w), and how much of a cell they tell."""
+
+    index: int
+    sigma: float
+    values: Tensor
+    part: Tensor | None = None
+
+
+def _look(scan: EncodedScan, i: int, keys: list[_Key], bias: Tensor, config: MatchConfig) -> tuple[Tensor, Tensor]:
     """Fractions (v, h, w) of slice i from the slices `keys`, and the best similarity (h, w) found there."""
     query = scan.features[i].flatten(1).T
     logits, similar = [], []
-    for k, sigma in zip(keys, sigmas, strict=True):
-        similarity = query @ scan.features[k].flatten(1)
-        far = abs(scan.z_mm[k] - scan.z_mm[i]) / config.distance_mm
-        logits.append(torch.add(bias / sigma**2, similarity, alpha=config.temperature).sub_(far))
+    for key in keys:
+        similarity = query @ scan.features[key.index].flatten(1)
+        far = abs(scan.z_mm[key.index] - scan.z_mm[i]) / config.distance_mm
+        logit = torch.add(bias / key.sigma**2, similarity, alpha=config.temperature).sub_(far)
+        if key.part is not None:
+            logit += (key.part.flatten() + UNKNOWN).log()
+        logits.append(logit)
         similar.append(similarity.amax(1))
-    held = torch.cat([hard[k].flatten(1) for k in keys], 1).T
+    held = torch.cat([key.values.flatten(1) for key in keys], 1).T
     out = torch.cat(logits, 1).softmax(1) @ held
-    size = hard.shape[2:]
+    size = keys[0].values.shape[1:]
     return out.T.reshape(-1, *size), torch.stack(similar).amax(0).reshape(size)
 
 
