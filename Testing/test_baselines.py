@@ -94,11 +94,14 @@ def test_paste_stretches_to_another_image_size() -> None:
     assert not found.mask("spleen").any()
 
 
-def test_where_organs_overlap_the_first_one_wins() -> None:
+def test_where_organs_overlap_the_first_one_wins_but_each_is_scored_whole() -> None:
     masks = np.ones((2, *SHAPE), bool)
     support = Support.create(Volume(image_of(0), GEOMETRY), masks, [SPLEEN, LIVER], slices="all")
     found = create_baseline("paste").segment(support, support.image, extent={"liver": (0, 13), "spleen": (0, 13)})
     assert (found.labels == SPLEEN.label).all()
+    assert found.mask(LIVER).all() and found.mask("spleen").all() and found.mask(1).all()
+    with pytest.raises(KeyError):
+        found.mask("kidney")
 
 
 def test_fill_between_fills_between_and_nowhere_else() -> None:

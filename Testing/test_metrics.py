@@ -128,6 +128,12 @@ def test_mean_interval_counts_a_group_once_and_leaves_nan_out() -> None:
     assert grouped == mean_interval([0.7, 0.9])
 
 
+def test_mean_interval_stays_where_values_can_be() -> None:
+    found = mean_interval([0.1, 0.9, 0.95], highest=1)
+    assert (found.low, found.high) == (0.0, 1.0)
+    assert mean_interval([10.0, 90.0]).high > 90
+
+
 def test_mean_interval_of_one_value_or_none() -> None:
     one = mean_interval([0.5])
     assert (one.mean, one.n) == (0.5, 1) and np.isnan([one.low, one.high]).all()

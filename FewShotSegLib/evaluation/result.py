@@ -66,10 +66,16 @@ class Summary:
     def of(cls, records: Sequence[Record]) -> Summary:
         """Summary of records of one organ, or of all organs: then each scan counts with the mean of its organs."""
         cases = [record.case for record in records]
-        means = {name: mean_interval([getattr(r, name) for r in records], cases) for name in ("dice", "nsd", "hd95", "dice_told")}
-        by_support = mean_interval([r.dice for r in records], [r.support for r in records])
         scored = [r.dice for r in records if not math.isnan(r.dice)]
-        return cls(dice_by_support=by_support, failures=failures(scored), records=len(scored), **means)
+        return cls(
+            dice=mean_interval([r.dice for r in records], cases, highest=1),
+            dice_by_support=mean_interval([r.dice for r in records], [r.support for r in records], highest=1),
+            nsd=mean_interval([r.nsd for r in records], cases, highest=1),
+            hd95=mean_interval([r.hd95 for r in records], cases),
+            dice_told=mean_interval([r.dice_told for r in records], cases, highest=1),
+            failures=failures(scored),
+            records=len(scored),
+        )
 
 
 @dataclass(frozen=True)

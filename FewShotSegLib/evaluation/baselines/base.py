@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.segmentation import Segmentation
-from FewShotSegLib.support import Support
+from FewShotSegLib.support import Organ, Support
 from FewShotSegLib.volume import Volume
 
 Extent = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class OrganByOrgan(Segmentation):
+    """A result whose organs were found one by one and may overlap: `mask` gives each whole, as it is scored.
+
+    In `labels` the first organ wins. `masks`: bool (organ, z, y, x).
+    """
+
+    masks: np.ndarray = field(kw_only=True)
+
+    def mask(self, organ: Organ | str | int) -> np.ndarray:
+        """Voxels of one organ, given itself, by name or by label; bool (z, y, x). KeyError for an unknown organ."""
+        for known, mask in zip(self.organs, self.masks, strict=True):
+            if organ in (known, known.name, known.label):
+                return mask
+        raise KeyError(f"{organ!r} is not among {[known.name for known in self.organs]}")
 
 
 class Baseline:
@@ -32,7 +50,7 @@ class Baseline:
 
     def segment(
         self, supports: Support | Sequence[Support], query: Volume, *, extent: Extent | None = None, **_: Any
-    ) -> Segmentation:
+    ) -> OrganByOrgan:
         """All organs of the support in the query, on the query's grid.
 
         Args:
@@ -46,8 +64,7 @@ class Baseline:
         support = supports if isinstance(supports, Support) else _only(supports)
         if self.needs_extent and extent is None:
             raise ConfigError(f"{self.name} was not told the extent of the organs", "first and last slice of each, by name")
-        masks = self.masks(support, query, extent or {})
-        return label_map(query, support, masks)
+        return organ_by_organ(query, support.organs, self.masks(support, query, extent or {}))
 
     def masks(self, support: Support, query: Volume, extent: Extent) -> np.ndarray:
         """Masks bool (organ, z, y, x) on the query's grid."""
@@ -60,19 +77,20 @@ def _only(supports: Sequence[Support]) -> Support:
     return supports[0]
 
 
-def label_map(query: Volume, support: Support, masks: np.ndarray) -> Segmentation:
-    """Masks (organ, z, y, x) as a Segmentation; where organs overlap the first one wins. Baselines have no confidence."""
+def organ_by_organ(query: Volume, organs: tuple[Organ, ...], masks: np.ndarray) -> OrganByOrgan:
+    """Masks bool (organ, z, y, x) as a result; baselines have no confidence."""
     labels = np.zeros(query.geometry.shape, np.uint16)
-    for organ, mask in reversed(list(zip(support.organs, masks, strict=True))):
+    for organ, mask in reversed(list(zip(organs, masks, strict=True))):
         labels[mask] = organ.label
-    count = len(support.organs)
-    return Segmentation(
+    count = len(organs)
+    return OrganByOrgan(
         geometry=query.geometry,
-        organs=support.organs,
+        organs=organs,
         labels=labels,
         confidence=np.full(count, np.nan),
         slice_confidence=np.full((count, len(labels)), np.nan),
         name=query.name,
+        masks=masks,
     )
 
 
