@@ -67,7 +67,7 @@ def scan_name(path: Path) -> str:
 def check_place(path: Path) -> None:
     """Refuse a place for a file of which it is known now, before anything is computed, that it cannot be written: OutputError."""
     folder = path.parent.absolute()
-    while not folder.exists():
+    while not os.path.exists(folder):  # says False where it may not look
         folder = folder.parent
     if not folder.is_dir():
         raise cannot_write(path, f"{folder} is not a folder")

@@ -35,3 +35,35 @@ def golden_dir() -> Path:
 def shared_dir() -> Path:
     """The shared scans and weights, which are never part of the repository."""
     return _folder("FEWSHOTSEG_SHARED", HERE.parents[1] / "shared")
+
+
+# ---- what the tests of whole jobs share: a checkpoint that learned nothing, and two invented patients on disk
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights: everything works with it, and nothing is found."""
+    import torch
+
+    from FewShotSegLib.cards import Card
+    from FewShotSegLib.checkpoints import save_checkpoint
+    from FewShotSegLib.encoders import create_encoder
+
+    torch.manual_seed(0)
+    card = Card("tiny", "random weights, for tests", methods=["match"], modalities=["MR"], licence="Apache-2.0")
+    return save_checkpoint(create_encoder(channels=16), card, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two invented patients of 8 slices: a.nii.gz with its drawing a.seg.nrrd, and b.nii.gz."""
+    from FewShotSegLib.phantom import make_patient
+    from FewShotSegLib.segfiles import write_segmentation
+
+    folder = tmp_path_factory.mktemp("clinic")
+    for name, seed in (("a", 2), ("b", 0)):
+        patient = make_patient(seed, shape=(8, 64, 64))
+        patient.volume.write(folder / f"{name}.nii.gz")
+        if name == "a":
+            write_segmentation(patient.volume.geometry.to_sitk(patient.labels), patient.organs, folder / "a.seg.nrrd")
+    return folder
