@@ -155,7 +155,8 @@ def axial_order(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
 def normalise(volume: Volume) -> np.ndarray:
     """Voxel values as the encoders expect them: clipped, then mean 0 and standard deviation 1 over all voxels, float32.
 
-    MR is clipped above its 99.5th percentile, CT to -125..275 HU (SSL-ALPNet, section 4.1).
+    MR is clipped above its 99.5th percentile, CT to -125..275 HU (SSL-ALPNet, section 4.1). The order of the axes does not
+    change a voxel's value, not even in its last bit.
 
     Raises:
         VolumeError: NaN or infinite voxels, or all voxels alike after clipping.
@@ -171,9 +172,9 @@ def normalise(volume: Volume) -> np.ndarray:
             "a scan with contrast",
             "check that the file holds the scan, and not a mask or an empty export",
         )
-    values -= values.mean(dtype=np.float64)
-    variance = sum(float(np.vdot(plane, plane)) for plane in values) / values.size
-    values /= np.sqrt(variance)
+    values -= np.float32(values.mean(dtype=np.float64))
+    variance = sum(float(np.square(plane, dtype=np.float64).sum()) for plane in values) / values.size
+    values /= np.float32(np.sqrt(variance))
     return values
 
 

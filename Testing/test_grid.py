@@ -248,6 +248,13 @@ def test_large_offsets_do_not_cost_precision() -> None:
     assert (result.mean(), result.std()) == (pytest.approx(0, abs=1e-4), pytest.approx(1, abs=1e-4))
 
 
+@pytest.mark.parametrize("order", [(0, 2, 1), (1, 2, 0), (2, 1, 0)])
+def test_the_order_of_the_axes_changes_no_bit(order: tuple[int, int, int]) -> None:
+    array = np.random.default_rng(0).gamma(2, 100, (10, 32, 40)).astype(np.float32)
+    turned = np.ascontiguousarray(array.transpose(order)[:, ::-1])
+    np.testing.assert_array_equal(normalise(scan(turned, "MR")), normalise(scan(array, "MR")).transpose(order)[:, ::-1])
+
+
 def test_nan_and_infinite_voxels_are_counted() -> None:
     array = np.random.default_rng(0).random((2, 4, 5))
     array[0, 0, :2], array[1, 1, 1] = np.nan, np.inf
