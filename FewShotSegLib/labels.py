@@ -56,7 +56,7 @@ def to_voxels(
         fine = grid.backward_slices(pixels, order=1)
         index[wanted] = fine.argmax(0)
         if kept is not None:
-            kept[:, wanted] = 1 / (1 + np.exp(-fine[1:])) if logits else fine[1:]
+            kept[:, wanted] = 1 / (1 + np.exp(-fine[1:])) if logits else fine[1:].clip(0, 1)  # the refinement overshoots
     return VoxelLabels(grid.restore(index), None if kept is None else np.stack([grid.restore(k) for k in kept]))
 
 
