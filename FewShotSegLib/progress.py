@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from FewShotSegLib.errors import Cancelled
@@ -29,10 +29,9 @@ class Reporter:
     """
 
     def __init__(
-        self, weights: dict[str, float], on_progress: OnProgress | None = None, should_cancel: ShouldCancel | None = None
+        self, weights: Mapping[str, float], on_progress: OnProgress | None = None, should_cancel: ShouldCancel | None = None
     ) -> None:
-        total = sum(weights.values())
-        self._shares = {stage: weight / total for stage, weight in weights.items()}
+        self._weights, self._total = dict(weights), sum(weights.values())
         self._on_progress, self._should_cancel = on_progress, should_cancel
         self._started, self._done = time.monotonic(), 0.0
 
@@ -40,12 +39,9 @@ class Reporter:
         """Report that `part` (0..1) of `stage` is done; raises Cancelled when the user asked for it."""
         if self._should_cancel is not None and self._should_cancel():
             raise Cancelled()
-        before = 0.0
-        for name, share in self._shares.items():
-            if name == stage:
-                break
-            before += share
-        self._done = max(self._done, min(1.0, before + self._shares[stage] * part))
+        stages = list(self._weights)
+        before = sum(self._weights[name] for name in stages[: stages.index(stage)])
+        self._done = max(self._done, min(1.0, (before + self._weights[stage] * part) / self._total))
         if self._on_progress is not None:
             self._on_progress(Progress(self._done, stage, self._seconds_left()))
 

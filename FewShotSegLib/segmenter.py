@@ -72,7 +72,7 @@ class Segmenter:
             encoder, card = load_checkpoint(self.config.checkpoint)
         self.card = card
         self.runner = FeatureRunner(encoder, choose_device(self.config.device), self.config.batch)
-        self._encoded: dict[int, tuple[Support, float | None, EncodedSupport]] = {}
+        self._encoded: dict[int, tuple[Support, float, EncodedSupport]] = {}
 
     def segment(
         self,
@@ -99,15 +99,18 @@ class Segmenter:
         known = [supports] if isinstance(supports, Support) else list(supports)
         organs = _common_organs(known)
         notes = self._warnings([*(s.image for s in known), query])
-        report = Reporter({"encoding the support": 1.0, "encoding the scan": 1.0, "finding the organs": 0.6}, progress, cancel)
         own = next((s for s in known if is_same_scan(s.image, query)), None)
         if own is not None:
             if len(known) > 1:
                 notes.append("The scan itself carries drawings: the other supports were not used.")
             known = [own]
+        pixel_mm = AxialGrid.of(known[0].image.geometry).pixel_mm
+        new = sum(not self._is_kept(s, pixel_mm) for s in known)
+        stages = {"encoding the support": new, "encoding the scan": float(own is None), "finding the organs": 0.6}
+        report = Reporter(stages, progress, cancel)
         with torch.no_grad():
-            encoded = self._encode_supports(known, report)
-            scan = encoded[0].scan if own is not None else self._encode_query(query, encoded[0].scan.grid, report)
+            encoded = self._encode_supports(known, pixel_mm, report)
+            scan = encoded[0].scan if own is not None else self._encode_query(query, pixel_mm, report)
             report.step("finding the organs", 0.0)
             told = _on_encoded(extent, scan, organs)
             task = strategies.Task(encoded, scan, told, own is not None)
@@ -129,30 +132,29 @@ class Segmenter:
             time.monotonic() - started,
         )
 
-    def _encode_supports(self, supports: Sequence[Support], report: Reporter) -> list[EncodedSupport]:
-        pixel_mm, found = None, []
-        for i, support in enumerate(supports):
-            kept = self._encoded.get(id(support))
-            if kept is None or kept[0] is not support or kept[1] != pixel_mm:
+    def _is_kept(self, support: Support, pixel_mm: float) -> bool:
+        kept = self._encoded.get(id(support))
+        return kept is not None and kept[0] is support and kept[1] == pixel_mm
 
-                def step(part: float, done: int = i) -> None:
-                    report.step("encoding the support", (done + part) / len(supports))
+    def _encode_supports(self, supports: Sequence[Support], pixel_mm: float, report: Reporter) -> list[EncodedSupport]:
+        """Encode the supports that are not kept from the call before; forget all others."""
+        self._encoded = kept = {id(s): self._encoded[id(s)] for s in supports if self._is_kept(s, pixel_mm)}
+        new = [s for s in supports if id(s) not in kept]
+        for number, support in enumerate(new):
 
-                every = self.config.every_mm
-                encoded = encode_support(support, self.runner, every_mm=every, pixel_mm=pixel_mm, step=step)
-                self._encoded[id(support)] = kept = (support, pixel_mm, encoded)
-            found.append(kept[2])
-            pixel_mm = found[0].scan.grid.pixel_mm
-        keep = {id(s) for s in supports}
-        self._encoded = {k: v for k, v in self._encoded.items() if k in keep}
-        return found
+            def step(part: float, done: int = number) -> None:
+                report.step("encoding the support", (done + part) / len(new))
 
-    def _encode_query(self, query: Volume, like: AxialGrid, report: Reporter) -> EncodedScan:
+            encoded = encode_support(support, self.runner, every_mm=self.config.every_mm, pixel_mm=pixel_mm, step=step)
+            kept[id(support)] = (support, pixel_mm, encoded)
+        return [kept[id(s)][2] for s in supports]
+
+    def _encode_query(self, query: Volume, pixel_mm: float, report: Reporter) -> EncodedScan:
         return encode_scan(
             query,
             self.runner,
             every_mm=self.config.every_mm,
-            pixel_mm=like.pixel_mm,
+            pixel_mm=pixel_mm,
             step=lambda part: report.step("encoding the scan", part),
         )
 
