@@ -70,6 +70,17 @@ def test_organs_drawn_on_slices_of_their_own_are_completed_apart() -> None:
     assert parts == sorted(parts) and parts[-1] == 1.0
 
 
+def test_what_was_drawn_as_one_organ_is_not_carried_as_another() -> None:
+    """The first organ's drawing on slice 3 covers what looks like the second one, as drawn on slice 5, and keeps it."""
+    given = support([3], [5])
+    given.masks[1] = 0
+    given.masks[1, 5] = given.masks[0, 3]
+    values = filled(given, MATCH.config, lambda part: None).values
+    assert values[3, 2].max() < 0.5
+    given.masks[0] = 0
+    assert filled(given, MATCH.config, lambda part: None).values[3, 2].max() > 0.5
+
+
 def test_an_organ_drawn_everywhere_stays_beside_a_sparse_one() -> None:
     given = support(list(range(8)), [4])
     found = filled(given, MATCH.config, lambda part: None)

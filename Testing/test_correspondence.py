@@ -128,6 +128,21 @@ def test_without_values_only_positions_are_gathered() -> None:
     torch.testing.assert_close(without.place, with_values.place)
 
 
+def test_strips_without_a_wanted_cell_are_left_out() -> None:
+    query, support, place, values = random_case((2, 2 * STRIP + 1, 5), (3, 6, 6))
+    wanted = torch.zeros(2, 2 * STRIP + 1, 5, dtype=torch.bool)
+    wanted[0, STRIP, 2] = wanted[1, 2 * STRIP, 4] = True
+    asked = torch.zeros_like(wanted)
+    asked[0, STRIP : 2 * STRIP] = asked[1, 2 * STRIP :] = True
+    whole, found = attend(query, support, place, values, WINDOW), attend(query, support, place, values, WINDOW, wanted)
+    for name in ("best", "mass"):
+        assert torch.equal(getattr(found, name)[asked], getattr(whole, name)[asked])
+    assert torch.equal(found.values * asked[:, None], whole.values * asked[:, None])
+    assert (found.values * ~asked[:, None] == 0).all() and (found.best[~asked] == -1).all()
+    assert (found.mass[~asked] == -math.inf).all()
+    torch.testing.assert_close(found.place * ~asked, place * ~asked)
+
+
 def test_where_the_window_holds_no_key_nothing_is_found() -> None:
     query, support, place, values = random_case((1, 5, 5), (3, 6, 6))
     place[1, :, 2:4] = 40.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from FewShotSegLib.encoders import STRIDE, Encoder, create_encoder, list_encoders, load_trunk_weights
+from FewShotSegLib.encoders import STRIDE, Encoder, create_encoder, folded, list_encoders, load_trunk_weights
 
 SLICES = torch.randn(2, 64, 40, generator=torch.Generator().manual_seed(0))
 CHANNELS = {"resnet50v2": (256, 512, 1024), "resnet101": (256, 512, 1024, 2048)}
@@ -45,6 +45,22 @@ def test_stages_have_their_widths_and_strides(encoder: Encoder) -> None:
 @torch.no_grad()
 def test_slices_do_not_depend_on_each_other(encoder: Encoder) -> None:
     torch.testing.assert_close(encoder(SLICES)[1:], encoder(SLICES[1:]), rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_folded_encoder_is_the_same_function(encoder: Encoder) -> None:
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2).add_(0.1)
+            module.running_var.uniform_(0.5, 2)
+    before = encoder(SLICES)
+    copy = folded(encoder.train())
+    assert not copy.training and encoder.training
+    encoder.eval()
+    torch.testing.assert_close(copy(SLICES), before, rtol=1e-3, atol=1e-3 * before.abs().max().item())
+    assert torch.equal(encoder(SLICES), before)
+    norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in e.modules()) for e in (encoder, copy)]
+    assert norms[1] < norms[0] or encoder.config.name == "resnet101"
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -65,6 +65,19 @@ def test_the_same_support_twice_changes_nothing() -> None:
     torch.testing.assert_close(Match().carry(query, [support] * 2).values, Match().carry(query, [support]).values)
 
 
+def test_outside_the_body_is_background() -> None:
+    query, support = scan_of(FIELD, SIZE), scan_of(FIELD, SIZE)
+    body = query.body.clone()
+    body[:, :8] = 0
+    values = torch.zeros(8, 3, 20, 20)
+    values[:, 1] = 1  # the organ is everywhere
+    for supports in ([(support, values)], [(support, values)] * 2):
+        carried = Match().carry(dataclasses.replace(query, body=body), supports)
+        assert (carried.values[:, 0, :8] == 1).all() and (carried.values[:, 1:, :8] == 0).all()
+        assert (carried.values[:, 1, 8:12] > 0.99).all()
+        assert (carried.best[:, :8] == -1).all()
+
+
 def test_joined_answers_are_one_softmax_over_all_supports() -> None:
     scan, values = scan_of(FIELD, SIZE), fractions()
     window = Window(20.0, 3.0, 4, 99.0, scan.slice_mm, scan.cell_mm)

@@ -96,6 +96,23 @@ def test_several_organs_are_carried_together() -> None:
     assert torch.equal(carried.values.argmax(1), values.argmax(0).expand(9, -1, -1))
 
 
+def test_what_is_drawn_as_another_organ_is_not_taken() -> None:
+    """One organ is drawn on slice 2; on slice 6 half of its place is known to be another organ's."""
+    truth, other = fractions(block(9)), torch.zeros(16, 16)
+    other[5:10, 9:12] = 1
+    carried = complete(alike(), {2: truth[2]}, CONFIG, others={6: other})
+    found = carried.values.argmax(1).bool()
+    assert torch.equal(found[3], truth[3].argmax(0).bool())
+    assert torch.equal(found[6], truth[6].argmax(0).bool() & ~other.bool())
+
+
+def test_where_nothing_is_known_another_drawing_says_nothing() -> None:
+    truth = fractions(block(9))
+    alone = complete(alike(), {2: truth[2]}, CONFIG).values
+    with_nothing = complete(alike(), {2: truth[2]}, CONFIG, others={6: torch.zeros(16, 16)}).values
+    torch.testing.assert_close(with_nothing, alone, rtol=0, atol=1e-4)
+
+
 def test_where_every_slice_is_drawn_nothing_is_left_to_do() -> None:
     truth = fractions(ball(SIZE, (4.0, 8.0, 8.0), 4.0).float())
     carried = complete(encoded_of(scan_of(random_field(), SIZE)), {z: truth[z] for z in range(9)}, CONFIG)
@@ -107,8 +124,8 @@ def looks(monkeypatch: pytest.MonkeyPatch, scan: EncodedScan, drawn: list[int]) 
     """Which slice is taken when, and which slices it looks at."""
     seen: list[tuple[int, list[int]]] = []
 
-    def look(scan: EncodedScan, i: int, keys: list[int], *rest: object) -> tuple[Tensor, Tensor]:
-        seen.append((i, keys))
+    def look(scan: EncodedScan, i: int, keys: list[same_scan._Key], *rest: object) -> tuple[Tensor, Tensor]:
+        seen.append((i, [key.index for key in keys]))
         return torch.zeros(2, 16, 16), torch.ones(16, 16)
 
     monkeypatch.setattr(same_scan, "_look", look)
