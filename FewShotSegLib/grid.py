@@ -1,6 +1,7 @@
 """From any scan to the network's axial grid and exactly back, and the normalisation of voxel values.
 
-The axial grid has the axes (slices, rows, columns), growing towards superior, posterior and left: the LPS order of ITK. It is
+The axial grid has the axes (slices, rows, columns), growing towards superior, posterior and left: the LPS order of ITK. A scan
+of thick slices in another plane (a short axis of the heart, a sagittal spine) keeps these as the grid's slices. The grid is
 reached from the scan's own grid by (1) swapping and flipping axes, to the closest ones for an oblique scan, (2) resampling
 within the slices to square pixels, (3) padding rows and columns, centred, to multiples of 8. Slices are never interpolated.
 """
@@ -21,6 +22,7 @@ DEFAULT_PIXELS = 256  # along the longer side of a slice
 MULTIPLE = 8  # the stride of the encoders
 CT_WINDOW = (-125, 275)  # HU
 MR_PERCENTILE = 99.5
+THICK = 1.5  # times the other sides of a voxel: slices from there on
 BLOCK_PIXELS = 1 << 22  # resampled at a time, to bound the memory
 
 
@@ -145,11 +147,28 @@ class AxialGrid:
 
 
 def axial_order(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Which axes of an array (z, y, x) run closest to superior, posterior and left, and which of them run the other way."""
+    """Which axes of an array (z, y, x) are slices, rows and columns, and which of them run the other way on the grid.
+
+    The slices are axial, but for a scan whose slices are thick in another direction: these stay its slices, because pixels
+    must not be longer than the details to find. Then rows run towards inferior, as sagittal and coronal slices are shown.
+    """
     towards = geometry.axes[::-1, ::-1]  # rows: superior, posterior, left; columns: the array's axes z, y, x
     axes = max(permutations(range(3)), key=lambda order: sum(abs(towards[row, axis]) for row, axis in enumerate(order)))
-    flipped = tuple(bool(towards[row, axis] < 0) for row, axis in enumerate(axes))
-    return axes, flipped
+    thick = _thick_axis(geometry)
+    if thick in (None, axes[0]):
+        return axes, tuple(bool(towards[row, axis] < 0) for row, axis in enumerate(axes))
+    rows, columns = sorted({0, 1, 2} - {thick}, key=lambda axis: -abs(towards[0, axis]))
+    slices = int(thick)
+    # Diagonals that are far from every usual plane, so that a small tilt does not flip a double-oblique scan of the heart.
+    flipped = (towards[:, slices] @ (1, 1, -1) < 0, towards[0, rows] > 0, towards[:, columns] @ (0, 1, 1) < 0)
+    return (slices, rows, columns), tuple(map(bool, flipped))
+
+
+def _thick_axis(geometry: Geometry) -> int | None:
+    """The axis of an array (z, y, x) along which voxels are clearly longer than along the others; None when there is none."""
+    lengths = geometry.spacing[::-1]
+    longest = int(np.argmax(lengths))
+    return longest if lengths[longest] >= THICK * sorted(lengths)[1] else None
 
 
 def normalise(volume: Volume) -> np.ndarray:

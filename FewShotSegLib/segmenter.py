@@ -41,7 +41,7 @@ class SegmenterConfig:
     checkpoint: name or path of the encoder's weights.
     device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
-    refine: let borders follow the edges of the image (`match` only; prototype heads are upsampled as published).
+    refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
     largest_only: keep the largest piece of every organ (in the same scan: the pieces that the drawing touches).
     probabilities: also give them, per voxel.
     """
@@ -167,7 +167,7 @@ class Segmenter:
             answer.scores,
             probabilities=self.config.probabilities,
             logits=answer.margins,
-            refined=self.config.refine and not answer.margins,
+            refined=self.config.refine and not getattr(self.method.config, "faithful", False),
         )
         index = voxels.index
         if own is not None:
@@ -181,7 +181,7 @@ class Segmenter:
 
     def _warnings(self, images: Sequence[Volume]) -> list[str]:
         trained = set(self.card.modalities) if self.card else set()
-        found = {"CT" if image.is_ct else image.modality for image in images} - {""}
+        found = {"CT" if image.is_ct else "MR" for image in images}  # as they are normalised
         strange = sorted(found - trained) if trained else []
         notes = [
             f"The checkpoint was trained on {', '.join(sorted(trained))}, not on {m}: expect a poor result." for m in strange

@@ -154,7 +154,7 @@ def test_fractions_keep_area_and_place() -> None:
 def test_256_pixels_over_the_longer_side_are_the_default() -> None:
     grid = AxialGrid.of(Geometry((512, 400, 20), (0.8, 0.8, 3.0)))
     assert (grid.pixel_mm, grid.slice_mm, grid.shape) == (pytest.approx(1.6), 3.0, (20, 200, 256))
-    grid = AxialGrid.of(Geometry((30, 300, 200), (4.0, 1.0, 1.0), direction=(1, 0, 0, 0, 0, 1, 0, -1, 0)))
+    grid = AxialGrid.of(Geometry((92, 300, 200), (1.3, 1.0, 1.0), direction=(1, 0, 0, 0, 0, 1, 0, -1, 0)))
     assert (grid.pixel_mm, grid.slice_mm, grid.shape) == (pytest.approx(200 / 256), 1.0, (300, 256, 160))
 
 
@@ -189,10 +189,38 @@ def test_native_slices_are_found_on_the_grid_and_back(direction: tuple[float, ..
 
 
 def test_slices_of_a_sagittal_scan_are_no_slices_of_the_grid() -> None:
-    grid = AxialGrid.of(Geometry((8, 9, 5), (1, 1, 4), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0)))
+    grid = AxialGrid.of(Geometry((8, 9, 5), (1, 1, 1.2), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0)))
     assert not grid.native_slice_axis_is_axial
     assert grid.slice_of_native(0) is grid.native_of_slice(0) is None
     assert (grid.shape[0], grid.slice_mm) == (9, 1)
+
+
+SAGITTAL = (0, 0, 1, 1, 0, 0, 0, -1, 0)  # columns to posterior, rows to inferior, slices to the left
+_u, _, _v = np.linalg.svd(np.reshape((0.68, 0.16, -0.71, 0.73, -0.10, 0.67, -0.04, 0.98, 0.19), (3, 3)))
+SHORT_AXIS = tuple((_u @ _v).ravel())  # of a heart, as one scanner stored it (left-handed)
+
+
+@pytest.mark.parametrize("direction", [SAGITTAL, SHORT_AXIS])
+def test_thick_slices_stay_slices_in_any_plane(direction: tuple[float, ...]) -> None:
+    grid = AxialGrid.of(Geometry((8, 16, 5), (1, 1, 4), (0, 0, 0), direction), pixel_mm=1)
+    assert (grid.shape, grid.slice_mm) == ((5, 16, 8), 4)
+    assert grid.native_slice_axis_is_axial
+
+
+@pytest.mark.parametrize("flips", [(a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1)])
+def test_a_short_axis_scan_looks_the_same_however_it_is_stored_and_slightly_tilted(flips: tuple[int, int, int]) -> None:
+    voxels = np.random.default_rng(0).random((5, 16, 16))
+    axes = np.reshape(SHORT_AXIS, (3, 3))
+    tilted = Rotation.from_euler("xyz", (6, -6, 6), degrees=True).as_matrix() @ axes
+    seen = [
+        AxialGrid.of(Geometry((16, 16, 5), (1, 1, 4), (0, 0, 0), tuple((matrix * flips).ravel())), pixel_mm=1).forward(
+            voxels[:: flips[2], :: flips[1], :: flips[0]], order=0, fill=0
+        )
+        for matrix in (axes, tilted)
+    ]
+    plain = AxialGrid.of(Geometry((16, 16, 5), (1, 1, 4), (0, 0, 0), SHORT_AXIS), pixel_mm=1).forward(voxels, order=0, fill=0)
+    for image in seen:
+        np.testing.assert_array_equal(image, plain)
 
 
 def test_arrays_of_another_grid_are_refused() -> None:
