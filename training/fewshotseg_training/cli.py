@@ -12,6 +12,7 @@ import typer
 from fewshotseg_training.export import export_run
 from fewshotseg_training.fit import FitConfig, fit
 from fewshotseg_training.scans import prepare_folder
+from FewShotSegLib.errors import FewShotSegError
 
 app = typer.Typer(help="Train FewShotSeg's encoder on unlabelled scans.", no_args_is_help=True, add_completion=False)
 
@@ -40,13 +41,23 @@ def fit_command(
     """Train with the carry objective; a run that was killed continues where it was saved last."""
     if threads:
         torch.set_num_threads(threads)
-    held = {name: set(ids.split(",")) for name, _, ids in (part.partition(":") for part in leave_out.split(";")) if name}
-    data = tuple(tuple(str(p) for p in sorted(f.glob("*.npz")) if p.stem not in held.get(f.name, set())) for f in cache)
+    data = _without(cache, leave_out)
     empty = [str(folder) for folder, files in zip(cache, data, strict=True) if not files]
     if empty:
         raise typer.BadParameter(f"No prepared scans in {', '.join(empty)}; run `fewshotseg-train prepare` first.")
     weights_file = fit(FitConfig(data, str(out), str(weights) if weights else "", steps=steps, seed=seed))
     typer.echo(f"Encoder weights: {weights_file}")
+
+
+def _without(cache: list[Path], leave_out: str) -> tuple[tuple[str, ...], ...]:
+    """The prepared scans of every folder, less those left out; a scan to leave out that is not there is an error."""
+    held = {name: set(ids.split(",")) for name, _, ids in (part.partition(":") for part in leave_out.split(";")) if name}
+    files = {folder: sorted(folder.glob("*.npz")) for folder in cache}
+    known = {(folder.name, file.stem) for folder, found in files.items() for file in found}
+    strange = [f"{name}:{case}" for name, cases in held.items() for case in sorted(cases) if (name, case) not in known]
+    if strange:
+        raise typer.BadParameter(f"--leave-out names scans that are not there: {', '.join(strange)}.")
+    return tuple(tuple(str(f) for f in found if f.stem not in held.get(folder.name, ())) for folder, found in files.items())
 
 
 @app.command()
@@ -78,4 +89,7 @@ def export(
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except FewShotSegError as error:
+        raise SystemExit(f"fewshotseg-train: {error}") from error

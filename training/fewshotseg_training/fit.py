@@ -23,8 +23,10 @@ from fewshotseg_training.augment import AugmentConfig, augment
 from fewshotseg_training.carry import carry_loss
 from fewshotseg_training.scans import TrainingScan, load_scan
 from FewShotSegLib.encoders import Encoder, create_encoder, load_trunk_weights
+from FewShotSegLib.errors import VolumeError
 
 STATE = "state.pt"
+TRIES = 10_000  # draws of a pair before giving up
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,12 @@ class CarryModel(nn.Module):
 
 
 def draw_pair(sets: Sequence[Sequence[TrainingScan]], reach_mm: float, rng: np.random.Generator) -> tuple[Tensor, ...]:
-    """Two slices of one scan at most `reach_mm` apart (always at least the neighbour): image, ids, image, ids."""
-    while True:
+    """Two slices of one scan at most `reach_mm` apart (always at least the neighbour): image, ids, image, ids.
+
+    Raises:
+        VolumeError: no such pair whose first slice shows more than three regions.
+    """
+    for _ in range(TRIES):
         scans = sets[int(rng.integers(len(sets)))]
         scan = scans[int(rng.integers(len(scans)))]
         z = int(rng.integers(len(scan.image)))
@@ -77,6 +83,11 @@ def draw_pair(sets: Sequence[Sequence[TrainingScan]], reach_mm: float, rng: np.r
                 for i in (z, other)
                 for a, t in ((scan.image[i], np.float32), (scan.regions[i], np.int64))
             )
+    raise VolumeError(
+        f"No pair of slices with more than three regions in {TRIES} draws",
+        "scans of several slices, cut into several regions each",
+        "prepare the scans with a smaller --min-size",
+    )
 
 
 def pair_losses(model: CarryModel, pairs: Sequence[tuple[Tensor, ...]], config: FitConfig, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,120 @@
+"""The command `fewshotseg-train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
+
+from fewshotseg_training import cli  # noqa: E402
+from fewshotseg_training.fit import FitConfig, fit  # noqa: E402
+from FewShotSegLib.checkpoints import load_checkpoint  # noqa: E402
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+@pytest.fixture()
+def cache(tmp_path: Path) -> tuple[Path, Path]:
+    """Two prepared data sets, by their file names only."""
+    for name, cases in (("mr", ("01", "02", "03")), ("ct", ("01", "07"))):
+        (tmp_path / name).mkdir()
+        for case in cases:
+            (tmp_path / name / f"{case}.npz").touch()
+        (tmp_path / name / "99.npz.part").touch()
+    return tmp_path / "mr", tmp_path / "ct"
+
+
+@pytest.fixture()
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[FitConfig]:
+    """The configurations that `fit` was called with."""
+    calls: list[FitConfig] = []
+
+    def pretend(config: FitConfig) -> Path:
+        calls.append(config)
+        return Path(config.out) / "encoder.safetensors"
+
+    monkeypatch.setattr(cli, "fit", pretend)
+    return calls
+
+
+def used(config: FitConfig) -> list[list[str]]:
+    return [[f"{Path(f).parent.name}:{Path(f).stem}" for f in files] for files in config.data]
+
+
+def test_prepare_says_what_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Path, Path, int]] = []
+
+    def pretend(folder: Path, cache: Path, *, min_size: int) -> list[Path]:
+        calls.append((folder, cache, min_size))
+        return [cache / "a.npz", cache / "b.npz"]
+
+    monkeypatch.setattr(cli, "prepare_folder", pretend)
+    result = run("prepare", tmp_path / "heart", tmp_path / "cache", "--min-size", 1000)
+    assert result.exit_code == 0 and "2 scans of heart are ready" in result.output
+    run("prepare", tmp_path / "belly", tmp_path / "cache")
+    assert calls == [(tmp_path / "heart", tmp_path / "cache", 1000), (tmp_path / "belly", tmp_path / "cache", 5000)]
+
+
+def test_fit_trains_on_every_prepared_scan(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path) -> None:
+    result = run("fit", *cache, "--out", tmp_path / "run", "--steps", 7, "--seed", 3, "--weights", tmp_path / "w.safetensors")
+    assert result.exit_code == 0 and "encoder.safetensors" in result.output
+    (config,) = fitted
+    assert used(config) == [["mr:01", "mr:02", "mr:03"], ["ct:01", "ct:07"]]
+    assert (config.out, config.steps, config.seed) == (str(tmp_path / "run"), 7, 3)
+    assert config.weights == str(tmp_path / "w.safetensors")
+
+
+def test_scans_can_be_left_out(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path) -> None:
+    assert run("fit", *cache, "--out", tmp_path / "run", "--leave-out", "mr:01,03;ct:07").exit_code == 0
+    assert used(fitted[0]) == [["mr:02"], ["ct:01"]]
+
+
+@pytest.mark.parametrize("leave_out", ["mr:1", "MR:01", "mr:01,04", "heart:01", "mr"])
+def test_a_scan_to_leave_out_that_is_not_there_stops_the_training(
+    cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path, leave_out: str
+) -> None:
+    """A slip of the pen must not put a tested scan into the training."""
+    result = run("fit", *cache, "--out", tmp_path / "run", "--leave-out", leave_out)
+    assert result.exit_code == 2 and "names scans that are not there" in " ".join(result.output.replace("│", " ").split())
+    assert fitted == []
+
+
+def test_a_folder_without_scans_is_refused(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folders, left_out in (([*cache, tmp_path / "empty"], ""), (cache, "ct:01,07")):
+        result = run("fit", *folders, "--out", tmp_path / "run", "--leave-out", left_out)
+        assert result.exit_code == 2 and "No prepared scans" in result.output
+    assert fitted == []
+
+
+def test_a_run_becomes_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    for case in ("01", "02"):
+        np.savez(tmp_path / "toy" / f"{case}.npz", image=np.zeros((2, 8, 8)), regions=np.zeros((2, 8, 8)), slice_spacing=5.0)
+    files = tuple(str(p) for p in sorted((tmp_path / "toy").glob("*.npz")))
+    fit(FitConfig((files,), str(tmp_path / "run"), steps=0, channels=8, seed=4))
+    results = [{"dataset": "toy", "protocol": "none", "method": "match", "mean_dice": 1.5, "note": ""}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    words = ["--name", "toy-1", "--modality", "MR", "--licence", "CC0-1.0", "--data-licence", "toy=CC-BY-4.0"]
+    result = run("export", tmp_path / "run", tmp_path / "out", *words, "--results", tmp_path / "results.json")
+    assert result.exit_code == 0, result.output
+    _, card = load_checkpoint(tmp_path / "out" / "toy-1.safetensors")
+    assert (card.name, card.channels, card.modalities, card.licence) == ("toy-1", 8, ["MR"], "CC0-1.0")
+    assert card.training_data == [{"name": "toy", "licence": "CC-BY-4.0", "scans": 2}]
+    assert card.results == results and card.extra["seed"] == 4 and card.extra["objective"] == "carry"
+    assert str(tmp_path) not in card.to_json()
+
+
+def test_errors_are_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["fewshotseg-train", "prepare", str(tmp_path), str(tmp_path / "cache")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert str(stopped.value).startswith(f"fewshotseg-train: {tmp_path}") and "Expected:" in str(stopped.value)
