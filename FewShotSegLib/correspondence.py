@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from FewShotSegLib.smoothing import weighted_smooth
 
 STRIP = 4  # rows of query cells that share their keys
+LOG2E = math.log2(math.e)  # powers of 2 are far quicker than of e where they vanish, as outside a window they do
 BODY = 0.05  # area fraction from which a cell counts as part of the body
 CHUNK = 256  # query cells compared with all keys at once
 
@@ -128,8 +129,8 @@ def _expected(
         run = _slices_within(where[:, 0], near[part, 0], 3 * float(sigma[0]))
         size = (len(near[part]), len(norm[run]))
         weights = logits(*size).copy_(torch.mm(query[part], keys[run].T, out=similar(*size))).mul_(temperature)
-        weights.addmm_(near[part] / sigma, scaled[run].T).sub_(norm[run])
-        total = _exponentials(weights)[1]
+        weights.addmm_(near[part] / sigma, scaled[run].T).sub_(norm[run]).mul_(LOG2E)
+        total = _weigh(weights)
         place[part] = (weights @ where[run]) / total[:, None]
         sharpness[part] = 1 / total  # the highest weight: its exponential is 1
     return place, sharpness
@@ -141,10 +142,9 @@ def _slices_within(z: Tensor, near: Tensor, reach: float) -> slice:
     return slice(first, last) if last > first else slice(0, len(z))
 
 
-def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn logits (N, M), in place, into exponentials whose largest is 1 per row; returns that largest logit and the sums."""
-    top = logits.amax(1)
-    return top, logits.sub_(top[:, None]).exp_().sum(1)
+def _weigh(logits: Tensor) -> Tensor:
+    """Turn logits (N, M) in units of log 2, in place, into powers of 2 whose largest is 1 per row; returns their sums."""
+    return logits.sub_(logits.amax(1, keepdim=True)).exp2_().sum(1)
 
 
 class _Buffer:
@@ -295,9 +295,9 @@ def _with_position(features: Tensor, positions: Tensor, window: Window) -> Tenso
 
 
 def _asking(features: Tensor, near: Tensor, window: Window) -> Tensor:
-    """Query cells (..., c + 4), expected at `near` (..., 3): see `_with_position`."""
+    """Query cells (..., c + 4), expected at `near` (..., 3), in units of log 2: see `_with_position`."""
     scaled = _scaled(near, window)
-    return torch.cat([window.temperature * features, scaled, torch.ones_like(scaled[..., :1])], -1).contiguous()
+    return torch.cat([window.temperature * features, scaled, torch.ones_like(scaled[..., :1])], -1).mul_(LOG2E)
 
 
 def _attend_strip(
@@ -314,9 +314,9 @@ def _attend_strip(
     torch.bmm(asking.expand(len(part), -1, -1), part.transpose(1, 2), out=logits)
     logits += _outside(at, y, keys.shape[2], window)
     top = logits.amax((0, 2))
-    total = logits.sub_(top[:, None]).exp_().sum((0, 2))
+    total = logits.sub_(top[:, None]).exp2_().sum((0, 2))
     values = torch.bmm(logits, held[slice(*z), slice(*y)].flatten(1, 2)).sum(0)
-    return values / total[:, None], top, top + total.log()
+    return values / total[:, None], top / LOG2E, (top + total.log2()) / LOG2E
 
 
 def _outside(at: Tensor, rows: tuple[int, int], width: int, window: Window) -> Tensor:
