@@ -14,7 +14,7 @@ from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.refine import refine
 
-BLOCK_VALUES = 1 << 25  # scores on full-resolution pixels held at once
+BLOCK_VALUES = 1 << 22  # scores on full-resolution pixels held at once; the refinement needs some ten times as much
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,3 +54,21 @@ def test_an_unknown_option_names_the_known_ones() -> None:
 
 def test_upsampling_keeps_a_constant() -> None:
     torch.testing.assert_close(upsample(torch.ones(2, 2, 4, 4), (32, 24)), torch.ones(2, 2, 32, 24))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("temperature", "hot"), ("temperature", True), ("radius", 2.5), ("registration", 3)]
+)
+def test_a_value_of_another_type_is_refused(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{option} = {value!r}"):
+        create_method("match", **{option: value})
+
+
+@pytest.mark.parametrize(("option", "value"), [("temperature", 0), ("sigma", -1.0), ("radius", -1), ("reach_mm", float("nan"))])
+def test_impossible_values_of_match_are_refused(option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match="impossible"):
+        create_method("match", **{option: value})
+
+
+def test_a_whole_number_is_a_float() -> None:
+    assert create_method("match", sigma=2).config.sigma == 2

@@ -37,4 +37,14 @@ def create_method(name: str, **config: Any) -> Method[Any]:
             f"some of {', '.join(known)}",
             "correct or leave out this option",
         )
+    _check_types(name, config, getattr(module, name.capitalize())().config)
     return getattr(module, name.capitalize())(config_class(**config))
+
+
+def _check_types(name: str, config: dict[str, Any], defaults: Any) -> None:
+    """Refuse values of another type than the option's default; a whole number is also a float."""
+    for option, value in config.items():
+        kind = type(getattr(defaults, option))
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"The option {option} = {value!r} of the method {name!r}", f"{kind.__name__}", "correct the option")

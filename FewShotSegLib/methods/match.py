@@ -7,6 +7,7 @@ support is evidence for background.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from FewShotSegLib.correspondence import Attention, RegistrationConfig, ScanFeatures, Window, attend, cell_positions, register
 from FewShotSegLib.encoding import cell_fractions
+from FewShotSegLib.errors import ConfigError
 
 TINY = 1e-4
 
@@ -37,6 +39,15 @@ class MatchConfig:
     distance_mm: float = 7.7
     neighbours: int = 2
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+
+    def __post_init__(self) -> None:
+        lengths = (self.temperature, self.sigma, self.reach_mm, self.drawn_sigma, self.near_sigma, self.distance_mm)
+        if not all(0 < value < math.inf for value in lengths) or self.radius < 0 or self.neighbours < 0:
+            raise ConfigError(
+                f"These options are impossible: {self}",
+                "temperature, sigmas and distances above 0, radius and neighbours from 0",
+                "correct the option",
+            )
 
 
 @dataclass(frozen=True, eq=False)
