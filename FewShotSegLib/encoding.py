@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,7 +38,11 @@ class EncodedScan:
         """Normalised pixels of some of the grid's slices, float32 (slices, H, W)."""
         if self.image is None:
             raise ValueError("This scan was encoded without keeping its image")
-        return self.grid.forward_slices(self.image, slices, order=1, fill=float(self.image.min()))
+        return self.grid.forward_slices(self.image, slices, order=1, fill=self._darkest)
+
+    @cached_property
+    def _darkest(self) -> float:
+        return 0.0 if self.image is None else float(self.image.min())
 
     @property
     def z_mm(self) -> np.ndarray:

@@ -85,6 +85,14 @@ def test_a_scan_from_feet_to_head_is_the_same_scan() -> None:
     torch.testing.assert_close(one.body, other.body)
 
 
+def test_the_normalised_voxels_are_kept_for_the_borders() -> None:
+    volume = scan()
+    encoded = encode(volume)
+    assert np.array_equal(encoded.image, normalise(volume))
+    expected = encoded.grid.forward(encoded.image, order=1, fill=float(encoded.image.min()))
+    assert np.array_equal(encoded.pixels(np.array([2, 7])), expected[[2, 7]])
+
+
 def test_the_pixel_size_can_be_given() -> None:
     encoded = encode(scan(), pixel_mm=2.0)
     assert encoded.grid.shape == (11, 24, 40)

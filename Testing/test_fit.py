@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
 
@@ -171,8 +171,6 @@ def test_a_run_says_what_it_was(files: tuple[str, ...], tmp_path: Path) -> None:
 def test_training_starts_from_given_weights(files: tuple[str, ...], tmp_path: Path) -> None:
     start = fit(config(files, tmp_path / "start", steps=0, seed=7))
     trunk = {name: tensor for name, tensor in load_file(start).items() if name.startswith("trunk.")}
-    from safetensors.torch import save_file
-
     save_file({name.removeprefix("trunk."): t for name, t in trunk.items()}, tmp_path / "trunk.safetensors")
     found = load_file(fit(config(files, tmp_path / "next", steps=0, weights=str(tmp_path / "trunk.safetensors"))))
     assert all(torch.equal(found[name], tensor) for name, tensor in trunk.items() if "num_batches" not in name)

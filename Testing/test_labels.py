@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,45 @@ def test_unevenly_encoded_slices_are_interpolated_by_distance() -> None:
 def test_a_single_encoded_slice_serves_all() -> None:
     encoded = EncodedScan(scan().grid, np.array([3]), torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))
     assert (between_slices(encoded, torch.full((1, 2, 1, 1), 0.7), np.arange(11)) == 0.7).all()
+
+
+# ---------------------------------------------------------------------------------------------- refined borders
+def scan_with_edges(geometry: Geometry = AXIAL) -> tuple[EncodedScan, np.ndarray, Tensor]:
+    """A scan with a bright block, the block (z y x), and scores from cells, which see it blurred and 2 mm off."""
+    encoded = scan(geometry, pixel_mm=1.0)
+    block = np.zeros(encoded.grid.shape, np.float32)
+    block[3:8, 16:34, 22:62] = 1
+    truth = encoded.grid.backward(block, order=0) > 0
+    image = truth * 2.0 + np.random.default_rng(0).normal(0, 0.05, truth.shape)
+    blurred = ndimage.gaussian_filter(np.roll(block, 2, 2), (0, 3, 3))
+    organ = F.avg_pool2d(torch.from_numpy(blurred)[:, None], 8)
+    return dataclasses.replace(encoded, image=image.astype(np.float32)), truth, torch.cat([1 - organ, organ], 1)
+
+
+def test_pixels_are_the_scans_voxels_on_the_grid() -> None:
+    encoded, truth, _ = scan_with_edges()
+    pixels = encoded.pixels(np.array([4, 9]))
+    assert pixels.shape == (2, *encoded.grid.shape[1:]) and pixels.dtype == np.float32
+    assert pixels[0, 20:30, 30:50].min() > 1.5 and pixels[1].max() < 0.5
+    with pytest.raises(ValueError, match="without keeping its image"):
+        scan().pixels(np.array([0]))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_refined_borders_follow_the_image(name: str) -> None:
+    encoded, truth, scores = scan_with_edges(GEOMETRIES[name])
+    plain, refined = (to_voxels(encoded, scores, refined=r).index > 0 for r in (False, True))
+    overlap = [2 * (found & truth).sum() / (found.sum() + truth.sum()) for found in (plain, refined)]
+    assert overlap[1] > overlap[0] + 0.02 and overlap[1] > 0.95
+
+
+def test_refined_labels_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded, _, scores = scan_with_edges()
+    whole = to_voxels(encoded, scores, refined=True, probabilities=True)
+    monkeypatch.setattr(labels, "BLOCK_VALUES", 2 * encoded.grid.shape[1] * encoded.grid.shape[2] * 2)
+    blocks = to_voxels(encoded, scores, refined=True, probabilities=True)
+    assert np.array_equal(blocks.index, whole.index)
+    assert whole.probabilities is not None and whole.probabilities.min() >= 0 and whole.probabilities.max() <= 1
 
 
 # ---------------------------------------------------------------------------------------------- cleaning

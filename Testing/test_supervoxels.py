@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
 
@@ -38,6 +39,8 @@ def test_the_golden_cases_come_out_of_whole_scans(golden_dir: Path) -> None:
     with np.load(golden_dir / "adnet_family" / "felz3d.npz") as golden:
         whole = [n.split("/")[0] for n in golden.files if n.endswith("/image") and (golden[n].min(), golden[n].max()) == (0, 255)]
         plain = [case for case in whole if golden[f"{case}/params"][:2].tolist() == [1.0, 0.0]]
+        if not plain:
+            pytest.skip("no golden case is stretched to 0..255")
         for case in plain:
             _, _, min_size, z, x, y = golden[f"{case}/params"].tolist()
             found = supervoxels(golden[f"{case}/image"], (z, y, x), min_size=int(min_size))
@@ -76,8 +79,6 @@ def test_no_supervoxel_is_smaller_than_asked_for() -> None:
 
 
 def test_supervoxels_are_connected_in_26_directions() -> None:
-    from scipy import ndimage
-
     labels = felzenszwalb_3d(np.random.default_rng(1).uniform(0, 255, (4, 20, 20)), (2.0, 1.0, 1.0), min_size=30)
     for number in range(labels.max() + 1):
         assert ndimage.label(labels == number, np.ones((3, 3, 3)))[1] == 1
