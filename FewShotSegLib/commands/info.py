@@ -75,7 +75,7 @@ def _grid(geometry: Geometry) -> list[tuple[str, str]]:
         ("spacing, mm", " × ".join(f"{mm:.4g}" for mm in geometry.spacing)),
         ("origin (LPS), mm", ", ".join(f"{mm:.4g}" for mm in geometry.origin)),
         ("direction", "  ".join(", ".join(f"{v:.3g}" for v in row) for row in geometry.axes)),
-        ("slices are axial", "yes" if grid.native_slice_axis_is_axial else "no"),
+        ("network's slices", "the scan's own" if grid.native_slice_axis_is_axial else "cut across the scan's own"),
         (
             "network's grid",
             f"{slices} slices of {rows} × {columns} pixels of {grid.pixel_mm:.4g} mm, {grid.slice_mm:.4g} mm apart",
