@@ -29,7 +29,10 @@ def guided_filter(scores: np.ndarray, image: np.ndarray, radius: int = RADIUS, e
 
 
 def refine(scores: np.ndarray, image: np.ndarray) -> None:
-    """Refine fractions or margins (1 + organs, slices, H, W), in place, inside the box that holds all organs; slices without any stay."""
+    """Refine fractions or margins (1 + organs, slices, H, W), in place, inside the box that holds all organs.
+
+    Slices without any organ stay as they are.
+    """
     organs = scores[1:].max(0)
     slices = np.flatnonzero(organs.max((1, 2)) > NEAR)
     if not len(slices):
