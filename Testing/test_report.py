@@ -20,7 +20,7 @@ from FewShotSegLib.phantom import Phantom, make_patient
 from FewShotSegLib.report import ReportJob, contact_sheet, write_contact_sheet, write_report
 from FewShotSegLib.report.colors import APART, contour_colors
 from FewShotSegLib.report.hints import BARS, doubtful_slices, hint, strip
-from FewShotSegLib.report.slices import Window, choose_slices, marked_slices, slice_name
+from FewShotSegLib.report.slices import Window, choose_slices, marked_slices, side_letters, slice_name
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.volume import Geometry, Volume
 
@@ -66,8 +66,12 @@ def test_slices_are_spread_from_the_first_to_the_last_marked_one():
 def test_slices_are_named_by_their_number_in_the_scan_and_height():
     upside_down = Geometry((4, 4, 10), (1, 1, 5), (0, 0, 100), (1, 0, 0, 0, -1, 0, 0, 0, -1))
     assert slice_name(upside_down, 9) == "slice 0 · S +100 mm"
-    sagittal = Geometry((10, 10, 4), (2, 3, 5), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0))
+    sagittal = Geometry((10, 10, 4), (2, 3, 4), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0))
     assert slice_name(sagittal, 9) == "S +0 mm"
+    assert side_letters(upside_down) == side_letters(sagittal) == ("R", "L")
+    thick = Geometry((10, 10, 4), (2, 3, 9), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0))
+    assert slice_name(thick, 3) == "slice 0 · L +0 mm"
+    assert side_letters(thick) == ("A", "P")
     labels = np.zeros((4, 10, 10), np.uint8)
     labels[:, 0] = 1
     assert np.flatnonzero(marked_slices(sagittal, labels)).tolist() == [9]

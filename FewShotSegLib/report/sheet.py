@@ -13,7 +13,7 @@ from FewShotSegLib.evaluation.metrics import dice
 from FewShotSegLib.files import atomic_path
 from FewShotSegLib.organs import Color
 from FewShotSegLib.report.colors import contour_colors
-from FewShotSegLib.report.slices import View, Window, choose_slices, marked_slices, slice_name
+from FewShotSegLib.report.slices import View, Window, choose_slices, marked_slices, side_letters, slice_name
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.volume import Volume
 
@@ -49,7 +49,9 @@ def contact_sheet(
     layers = _layers(view, segmentation, truth)
     tiles = [_tile(grey, layers, i) for i, grey in enumerate(view.image(volume, window))]
     names = [slice_name(volume.geometry, index) for index in chosen]
-    return _mount(tiles, names, _legend(segmentation, truth), segmentation.name or volume.name, columns)
+    return _mount(
+        tiles, names, _legend(segmentation, truth), segmentation.name or volume.name, columns, side_letters(volume.geometry)
+    )
 
 
 def write_contact_sheet(
@@ -138,9 +140,14 @@ def _legend(segmentation: Segmentation, truth: np.ndarray | None) -> list[tuple[
 
 
 def _mount(
-    tiles: list[Image.Image], names: list[str], legend: list[tuple[str, Color, bool]], title: str, columns: int
+    tiles: list[Image.Image],
+    names: list[str],
+    legend: list[tuple[str, Color, bool]],
+    title: str,
+    columns: int,
+    sides: tuple[str, str],
 ) -> Image.Image:
-    """Title, tiles in rows with their names, legend."""
+    """Title, tiles in rows with their names and the letters of their sides, legend."""
     columns = min(columns, len(tiles))
     width, height = tiles[0].width + GAP, tiles[0].height + GAP + 20
     font, small = ImageFont.load_default(17), ImageFont.load_default(13)
@@ -154,8 +161,8 @@ def _mount(
     for i, (tile, name) in enumerate(zip(tiles, names, strict=True)):
         x, y = GAP + (i % columns) * width, top + (i // columns) * height
         sheet.paste(tile, (x, y))
-        pen.text((x + 4, y + tile.height / 2), "R", FAINT, small, anchor="lm")
-        pen.text((x + tile.width - 4, y + tile.height / 2), "L", FAINT, small, anchor="rm")
+        pen.text((x + 4, y + tile.height / 2), sides[0], FAINT, small, anchor="lm")
+        pen.text((x + tile.width - 4, y + tile.height / 2), sides[1], FAINT, small, anchor="rm")
         pen.text((x + tile.width / 2, y + tile.height + 3), name, FAINT, small, anchor="ma")
     for i, line in enumerate(lines):
         _write_legend(pen, line, top + rows * height + GAP + i * 28, font)

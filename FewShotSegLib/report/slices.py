@@ -13,6 +13,7 @@ from FewShotSegLib.volume import Volume
 
 CT_WINDOW_HU = (-150.0, 250.0)
 FOREGROUND = 0.12
+TOWARDS, AWAY = "LPS", "RAI"  # letters of the world's axes
 
 
 def choose_slices(marked: np.ndarray, count: int) -> np.ndarray:
@@ -35,13 +36,22 @@ def marked_slices(geometry: Geometry, labels: np.ndarray) -> np.ndarray:
 
 
 def slice_name(geometry: Geometry, index: int) -> str:
-    """How to find an axial slice again: its number in the scan, from 0, where it has one, and its height towards the head."""
+    """How to find a slice again: its number in the scan, from 0, where it has one, and its place, such as the height (S)."""
     (axis, *_), (flipped, *_) = axial_order(geometry)
     position = [(n - 1) / 2 for n in geometry.shape]
     position[axis] = geometry.shape[axis] - 1 - index if flipped else index
-    height = (geometry.affine() @ (*position[::-1], 1.0))[2]
-    place = f"S {height:+.0f} mm"
+    along = int(np.abs(geometry.axes[:, 2 - axis]).argmax())
+    place = f"{TOWARDS[along]} {(geometry.affine() @ (*position[::-1], 1.0))[along]:+.0f} mm"
     return f"slice {position[axis]:.0f} · {place}" if axis == 0 else place
+
+
+def side_letters(geometry: Geometry) -> tuple[str, str]:
+    """What lies at the left and at the right edge of a shown slice: R and L for axial ones."""
+    (*_, axis), (*_, flipped) = axial_order(geometry)
+    direction = geometry.axes[:, 2 - axis] * (-1 if flipped else 1)
+    along = int(np.abs(direction).argmax())
+    ends = AWAY[along], TOWARDS[along]
+    return ends if direction[along] > 0 else ends[::-1]
 
 
 @dataclass(frozen=True, eq=False)
