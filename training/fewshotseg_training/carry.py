@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIDE = 8
+from FewShotSegLib.encoders import STRIDE
+
 TARGET_STRIDE = 4
 BACKGROUND_WEIGHT = 0.5
 

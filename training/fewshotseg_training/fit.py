@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from fewshotseg_training.carry import carry_loss
 from fewshotseg_training.scans import TrainingScan, load_scan
 from FewShotSegLib.encoders import Encoder, create_encoder, load_trunk_weights
 from FewShotSegLib.errors import VolumeError
+from FewShotSegLib.files import atomic_path
 
 STATE = "state.pt"
 TRIES = 10_000  # draws of a pair before giving up
@@ -106,13 +106,6 @@ def pair_losses(model: CarryModel, pairs: Sequence[tuple[Tensor, ...]], config: 
     return torch.stack(losses).mean()
 
 
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then move it there."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
-
-
 class Run:
     """One training run: model, optimiser and both generators, saved together so that resuming changes nothing."""
 
@@ -152,7 +145,8 @@ class Run:
             "step": self.step,
             "losses": self.losses,
         }
-        _write(self.out / STATE, lambda part: torch.save(state, part))
+        with atomic_path(self.out / STATE) as part:
+            torch.save(state, part)
 
     def advance(self) -> None:
         """One optimiser step on a fresh batch of pairs, at the polynomial schedule's rate."""
@@ -187,5 +181,6 @@ def fit(config: FitConfig) -> Path:
             saved = time.monotonic()
     run.save()
     weights = {k: v.detach().contiguous() for k, v in run.model.encoder.state_dict().items()}
-    _write(run.out / "encoder.safetensors", lambda part: save_file(weights, part))
+    with atomic_path(run.out / "encoder.safetensors") as part:
+        save_file(weights, part)
     return run.out / "encoder.safetensors"
