@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("fewshotseg_training")
 
-from fewshotseg_training.augment import AugmentConfig, augment, change_intensity, sampling_grid  # noqa: E402
+from fewshotseg_training.augment import AugmentConfig, augment, change_intensity, random_curves, sampling_grid  # noqa: E402
 
 NOTHING = AugmentConfig(degrees=0, zoom=(1, 1), shift=0, bend=0, gamma=(1, 1), bias=0, noise=0)
 
@@ -133,3 +133,15 @@ def test_noise_has_at_most_the_wanted_strength() -> None:
 
 def test_a_flat_image_stays_finite() -> None:
     assert torch.isfinite(change_intensity(torch.full((1, 16, 16), 3.0), AugmentConfig(), seeded())).all()
+
+
+def test_random_curves_change_their_part_of_the_images_and_keep_air_mean_and_spread():
+    image = torch.rand((40, 32, 32), generator=torch.Generator().manual_seed(1)) * 3 - 1
+    image[:, :4] = image.amin((1, 2))[:, None, None]
+    curved = random_curves(image, 0.5, torch.Generator().manual_seed(2))
+    changed = (curved - image).abs().amax((1, 2)) > 1e-3
+    assert 10 <= changed.sum() <= 30
+    assert torch.allclose(curved.mean((1, 2)), image.mean((1, 2)), atol=1e-3)
+    assert torch.allclose(curved.std((1, 2)), image.std((1, 2)), atol=1e-3)
+    order = [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(image, curved, strict=True)]
+    assert min(order) < 0.5 < 0.99 < max(order)  # some images look like another modality, some are as they were

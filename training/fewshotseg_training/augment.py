@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Ranges of the changes: degrees, zoom factors, shift and bend as fractions of half the image, gamma, bias, noise."""
+    """Ranges of the changes: degrees, zoom factors, shift and bend as fractions of half the image, gamma, bias, noise.
+
+    `curves`: the part of the images whose grey levels go through a random curve, so that one tissue looks like another.
+    """
 
     degrees: float = 12.0
     zoom: tuple[float, float] = (0.85, 1.2)
@@ -21,6 +24,7 @@ class AugmentConfig:
     gamma: tuple[float, float] = (0.5, 1.5)
     bias: float = 0.4
     noise: float = 0.05
+    curves: float = 0.0
 
 
 def _signed(shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -56,9 +60,34 @@ def change_intensity(image: Tensor, config: AugmentConfig, generator: Generator)
     return image * bias + low + config.noise * noise
 
 
+def random_curves(image: Tensor, part: float, generator: Generator, knots: int = 7) -> Tensor:
+    """About `part` of the images (b, h, w) with grey levels through a random curve; air stays dark, mean and spread stay.
+
+    A curve runs linearly between `knots` even levels. Half of the curves are bent away from the identity, the other half
+    have levels of any height, as if another contrast or modality showed the same anatomy.
+    """
+    batch = len(image)
+    chosen = torch.rand((batch,), generator=generator) < part
+    identity = torch.linspace(0, 1, knots).expand(batch, -1)
+    free = torch.rand((batch, knots), generator=generator)
+    wild = torch.rand((batch, 1), generator=generator) < 0.5
+    levels = torch.where(wild, free, identity + 0.4 * (free - 0.5))
+    levels[:, 0] = 0
+    low, high = image.amin((1, 2), keepdim=True), image.amax((1, 2), keepdim=True)
+    at = (image - low) / (high - low + 1e-5) * (knots - 1)
+    below = at.floor().clamp(0, knots - 2).long()
+    left, right = (levels.gather(1, (below + step).flatten(1)).view_as(image) for step in (0, 1))
+    curved = left + (right - left) * (at - below)
+    mean, std = image.mean((1, 2), keepdim=True), image.std((1, 2), keepdim=True)
+    curved = (curved - curved.mean((1, 2), keepdim=True)) / (curved.std((1, 2), keepdim=True) + 1e-5) * std + mean
+    return torch.where(chosen[:, None, None], curved, image)
+
+
 def augment(image: Tensor, regions: Tensor, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """Warp images (b, h, w) and their region ids (b, h, w) together, then change the images' intensities."""
     grid = sampling_grid(len(image), (image.shape[1], image.shape[2]), config, generator)
     image = F.grid_sample(image[:, None], grid, align_corners=False, padding_mode="border")[:, 0]
     regions = F.grid_sample(regions[:, None].float(), grid, align_corners=False, mode="nearest")[:, 0].long()
+    if config.curves:
+        image = random_curves(image, config.curves, generator)
     return change_intensity(image, config, generator), regions
