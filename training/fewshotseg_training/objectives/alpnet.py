@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from fewshotseg_training.episodes import Episodes
+from fewshotseg_training.objectives.base import Objective, Recipe, encode
+from FewShotSegLib.methods import create_method
 from FewShotSegLib.methods.alpnet import Alpnet
 from FewShotSegLib.methods.base import upsample
 
@@ -61,3 +65,38 @@ def episode_loss(method: Alpnet, support: Tensor, masks: Tensor, query: Tensor, 
     scores = method.score(query, method.remember(support, masks))
     logits = upsample(scores, (labels.shape[1], labels.shape[2]))
     return EpisodeLoss(logits, query_loss(logits, labels), alignment_loss(method, support, query, masks, scores))
+
+
+class AlpnetObjective(Objective):
+    """ALPNet's training: it learns the encoder only, its prototypes have no weights. Options: those of `AlpnetConfig`."""
+
+    name: ClassVar[str] = "alpnet"
+    recipe = Recipe(source="superpixel", transformed="both", steps=100_100)
+
+    def __init__(self, channels: int = 256, **options: Any) -> None:
+        super().__init__()
+        self.config = create_method(self.name, **options).config
+
+    def method(self, cells: int) -> Alpnet:
+        """The method with the training's window, for features of `cells` rows."""
+        return Alpnet(replace(self.config, window=training_window(cells)))
+
+    def losses(self, encoder: nn.Module, episodes: Episodes) -> list[EpisodeLoss]:
+        """Both losses of every episode."""
+        supports, queries = encode(encoder, episodes)
+        method = self.method(supports.shape[-2])
+        tasks = zip(supports, episodes.support_masks, queries, episodes.query_masks, strict=True)
+        return [episode_loss(method, *task) for task in tasks]
+
+    def loss(self, encoder: nn.Module, episodes: Episodes, generator: Generator, *, step: int = 0) -> dict[str, Tensor]:
+        """Segmentation and alignment; see the base class."""
+        found = self.losses(encoder, episodes)
+        return {
+            "query": torch.stack([loss.query for loss in found]).mean(),
+            "alignment": torch.stack([loss.alignment for loss in found]).mean(),
+        }
+
+    @torch.no_grad()
+    def predict(self, encoder: nn.Module, episodes: Episodes) -> Tensor:
+        """Probability (b q H W) of the region on the queries."""
+        return torch.stack([loss.logits.softmax(1)[:, 1] for loss in self.losses(encoder, episodes)])
