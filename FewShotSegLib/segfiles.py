@@ -160,7 +160,7 @@ def _read_segmentation(path: Path, fields: list[dict[str, str]]) -> LabelLayers:
     places = [(int(f.get("Layer", n if own_layer else 0)), int(f.get("LabelValue", 1))) for n, f in enumerate(fields)]
     values = [value for _, value in places]
     labels = values if len(set(values)) == len(values) else list(range(1, len(values) + 1))
-    names = _distinct([f.get("Name") or f.get("ID") or f"Segment_{n + 1}" for n, f in enumerate(fields)])
+    names = distinct_names([f.get("Name") or f.get("ID") or f"Segment_{n + 1}" for n, f in enumerate(fields)])
     segments = tuple(
         Segment(Organ(name, label, _color(field), _terminology(field)), *place)
         for name, label, field, place in zip(names, labels, fields, places, strict=True)
@@ -193,7 +193,7 @@ def _read_label_map(path: Path, names: Mapping[int, str]) -> LabelLayers:
         raise SupportError(
             f"{path} has {len(values)} different values", f"a label map with at most {MOST_LABELS} labels", "is it the image?"
         )
-    titles = _distinct([names.get(value, f"label {value}") for value in values])
+    titles = distinct_names([names.get(value, f"label {value}") for value in values])
     segments = tuple(Segment(Organ(title, value), 0, value) for title, value in zip(titles, values, strict=True))
     return LabelLayers(voxels[None], Geometry.of(image), segments)
 
@@ -215,7 +215,7 @@ def _used(voxels: np.ndarray) -> list[int]:
     return np.flatnonzero(used).tolist()
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct_names(names: list[str]) -> list[str]:
     """The names, readable, and with a number behind those that were there before."""
     distinct: list[str] = []
     for name in names:
