@@ -21,6 +21,9 @@ ITEMS: dict[str, dict[str, Any] | type] = {
 }
 """What the elements of each list field are: text, or a record with exactly these entries."""
 
+LATER = {"method", "options", "encoder_from", "encoder_sha256"}
+"""Fields that the cards of the first releases lack."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -40,6 +43,10 @@ class Card:
         created: ISO 8601 time, UTC.
         library_version: of the fewshotseg that wrote it.
         extra: anything else (training configuration, steps).
+        method: whose learned head the file holds; "" = none.
+        options: of that method, with which the head was made.
+        encoder_from: name of the checkpoint that holds the encoder; "" = this one does.
+        encoder_sha256: of that checkpoint's file.
     """
 
     name: str
@@ -55,6 +62,10 @@ class Card:
     created: str = ""
     library_version: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    method: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    encoder_from: str = ""
+    encoder_sha256: str = ""
 
     def to_json(self) -> str:
         """The card as indented JSON text."""
@@ -80,7 +91,8 @@ class Card:
         """The card in a decoded JSON object; every missing, unknown or mistyped field is a CheckpointError."""
         if not isinstance(record, dict):
             raise _bad_card(source, f"is a {type(record).__name__}, not an object")
-        _check_keys(record, {f.name for f in fields(Card)}, source, "")
+        names = {f.name for f in fields(Card)}
+        _check_keys(record, names - (LATER - record.keys()), source, "")
         _check_types(record, source)
         if not NAME.fullmatch(record["name"]):
             raise _bad_card(source, f"has the name {record['name']!r}; only letters, digits, '.', '_' and '-' are allowed")
@@ -94,7 +106,7 @@ def _check_keys(record: dict[str, Any], expected: set[str], source: str, where: 
 
 
 def _check_types(record: dict[str, Any], source: str) -> None:
-    simple: dict[str, type] = {"channels": int, "extra": dict} | dict.fromkeys(ITEMS, list)
+    simple: dict[str, type] = {"channels": int, "extra": dict, "options": dict} | dict.fromkeys(ITEMS, list)
     for name, value in record.items():
         _check_type(value, simple.get(name, str), source, name)
     for name, element in ITEMS.items():

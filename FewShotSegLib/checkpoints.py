@@ -1,9 +1,12 @@
-"""Trained encoders on disk: a `.safetensors` file and its JSON card. Nothing here can execute code (no pickle)."""
+"""Trained weights on disk: a `.safetensors` file and its JSON card. Nothing here can execute code (no pickle).
+
+A checkpoint holds an encoder, the learned head of a method, or both. One that holds a head only names the checkpoint of its
+encoder, so that many methods share one large file.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -11,41 +14,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from FewShotSegLib.cards import Card
+from FewShotSegLib.checkpoint_tensors import HEAD, check_file, check_tensors, read_tensors, stored
 from FewShotSegLib.download import DownloadError, DownloadProgress, default_cache_dir, fetch, sha256_of
 from FewShotSegLib.encoders import Encoder, create_encoder, list_encoders
 from FewShotSegLib.errors import CheckpointError
 from FewShotSegLib.files import atomic_path
 from FewShotSegLib.resources import resource_dir
 
-__all__ = ["Card", "fetch", "list_checkpoints", "list_downloadable", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Card", "fetch", "list_checkpoints", "list_downloadable", "load_checkpoint", "load_head", "save_checkpoint"]
 
 INDEX = "index.json"
 
 
-def save_checkpoint(encoder: Encoder, card: Card, folder: str | Path, *, half: bool = True) -> Path:
+def save_checkpoint(
+    encoder: Encoder, card: Card, folder: str | Path, *, head: nn.Module | None = None, half: bool = True
+) -> Path:
     """Write `<name>.safetensors` and `<name>.json` into `folder`, each atomically; returns the former's path.
 
     With `half`, weights of two and more dimensions are stored as float16; biases and everything of the normalisation
-    layers stay float32. Encoder name, channels, SHA-256, time and library version of the card are filled in here.
+    layers stay float32. `head` holds the parameters of the method `card.method`. When the card says `encoder_from`, the
+    encoder itself is left out. Encoder name, channels, SHA-256, time and library version of the card are filled in here.
 
     Raises:
-        CheckpointError: a field of the card has a wrong type, or a weight is not finite as stored.
+        CheckpointError: a field of the card has a wrong type, a weight is not finite as stored, a head without a method or
+            the reverse, or an encoder that is not the one of `encoder_from`.
         OutputError: the folder cannot be written to.
     """
     card = replace(
         card,
         encoder=encoder.config.name,
         channels=encoder.config.channels,
+        encoder_sha256=_same_encoder(encoder, card.encoder_from) if card.encoder_from else "",
         created=card.created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
         library_version=card.library_version or _library_version(),
     ).checked(card.name)
+    own = {} if card.encoder_from else encoder.state_dict()
+    learned = {HEAD + name: tensor for name, tensor in head.state_dict().items()} if head else {}
+    _check_parts(card.name, card, bool(learned))
     path = Path(folder) / f"{card.name}.safetensors"
-    tensors = {name: _stored(name, tensor, half) for name, tensor in encoder.state_dict().items()}
+    tensors = {name: stored(name, tensor, half) for name, tensor in (own | learned).items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary)
     _write_card(replace(card, sha256=sha256_of(path)), path.with_suffix(".json"))
@@ -53,23 +64,44 @@ def save_checkpoint(encoder: Encoder, card: Card, folder: str | Path, *, half: b
 
 
 def load_checkpoint(name_or_path: str | Path, *, progress: DownloadProgress | None = None) -> tuple[Encoder, Card]:
-    """The encoder, in evaluation mode with float32 weights on the CPU, and its card.
+    """The encoder, in evaluation mode with float32 weights on the CPU, and the checkpoint's card.
 
     `name_or_path` is a name (bundled, cached, or downloadable: then it is downloaded once), one of the checkpoint's two
-    files, or a folder that holds one checkpoint.
+    files, or a folder that holds one checkpoint. The encoder of a checkpoint that says `encoder_from` comes from there.
 
     Raises:
         CheckpointError: unknown name, bad card, wrong SHA-256, unknown encoder, or tensors whose names or shapes differ.
     """
-    path = _locate(name_or_path, progress)
-    card = Card.read(path.with_suffix(".json"))
-    _check_file(path, card)
+    path, card = _verified(name_or_path, progress)
+    if card.encoder_from:
+        return _shared_encoder(path, card, progress), card
     encoder = _empty_encoder(path, card)
-    tensors = _read_tensors(path)
+    tensors, head = read_tensors(path)
+    _check_parts(str(path), card, bool(head))
     expected = encoder.state_dict()
-    _check_tensors(path, card, tensors, expected)
+    check_tensors(path, card, tensors, expected)
     encoder.load_state_dict({name: tensors[name].to(own.dtype) for name, own in expected.items()}, assign=True)
     return encoder.to(memory_format=torch.channels_last).eval(), card
+
+
+def load_head(name_or_path: str | Path, method: str) -> dict[str, Tensor]:
+    """The learned parameters of the method, float32, for `LearnedMethod.load_head`; empty when the checkpoint has none.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, and when the parameters are those of another method.
+    """
+    path, card = _verified(name_or_path, None)
+    if card.method not in ("", method):
+        raise CheckpointError(
+            f"The checkpoint {card.name!r} was trained for the method {card.method!r}, not for {method!r}",
+            f"a checkpoint for {method!r}, or one that holds an encoder only",
+            f"choose the method {card.method!r}, or another checkpoint; `fewshotseg checkpoints` describes them",
+        )
+    tensors, head = read_tensors(path)
+    _check_parts(str(path), card, bool(head))
+    if card.encoder_from and tensors:
+        raise _bad_parts(str(path), "holds an encoder and names another one")
+    return head
 
 
 def list_checkpoints() -> list[Card]:
@@ -82,25 +114,56 @@ def list_downloadable() -> list[Card]:
     return [Card.from_record(entry["card"], INDEX) for entry in _index().values()]
 
 
+def _verified(name_or_path: str | Path, progress: DownloadProgress | None) -> tuple[Path, Card]:
+    """The checkpoint's file, after a look at its SHA-256, and its card."""
+    path = _locate(name_or_path, progress)
+    card = Card.read(path.with_suffix(".json"))
+    check_file(path, card)
+    return path, card
+
+
+def _shared_encoder(path: Path, card: Card, progress: DownloadProgress | None) -> Encoder:
+    """The encoder that the card of a head names; looked for by name, then beside the head's own files."""
+    beside = path.with_name(f"{card.encoder_from}.safetensors")
+    encoder, its = load_checkpoint(beside if beside.is_file() else card.encoder_from, progress=progress)
+    if its.encoder_from or its.sha256 != card.encoder_sha256:
+        raise CheckpointError(
+            f"The checkpoint {card.name!r} was trained on the encoder of {card.encoder_from!r}, but not on the one found here",
+            f"the file with SHA-256 {card.encoder_sha256}",
+            "get the encoder's checkpoint again, in the version of the same release",
+        )
+    return encoder
+
+
+def _same_encoder(encoder: Encoder, name: str) -> str:
+    """SHA-256 of the checkpoint `name`, when it holds this very encoder."""
+    released, card = load_checkpoint(name)
+    theirs = released.state_dict()
+    own = encoder.state_dict()
+    if own.keys() != theirs.keys() or not all(torch.equal(own[key].cpu(), theirs[key]) for key in own):
+        raise CheckpointError(
+            f"This encoder is not the one of the checkpoint {name!r}", "the same weights", "save the encoder too: no encoder_from"
+        )
+    return card.sha256
+
+
+def _check_parts(source: str, card: Card, has_head: bool) -> None:
+    if bool(card.method) != has_head:
+        raise _bad_parts(source, f"{'has' if has_head else 'lacks'} tensors of a head; its card says method {card.method!r}")
+    if card.encoder_from and not has_head:
+        raise _bad_parts(source, "holds neither an encoder nor a head")
+
+
+def _bad_parts(source: str, what: str) -> CheckpointError:
+    expected = "a whole encoder, a head named by `method`, or both; `encoder_from` only without an encoder"
+    return CheckpointError(f"The checkpoint {source} {what}", expected, "get both files of the checkpoint again")
+
+
 def _library_version() -> str:
     try:
         return metadata.version("fewshotseg")
     except metadata.PackageNotFoundError:  # inside Slicer, or a checkout that was never installed
         return "unknown"
-
-
-def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
-    stored = tensor.detach().cpu().contiguous()
-    if half and tensor.is_floating_point() and tensor.ndim >= 2:
-        stored = stored.to(torch.float16)
-    if stored.is_floating_point() and not stored.isfinite().all():
-        peak = f"the largest magnitude is {tensor.detach().abs().max().item():.3g}"
-        raise CheckpointError(
-            f"The tensor {name} is not finite as {stored.dtype}; {peak}",
-            "finite weights",
-            "find out why training diverged, or save with half=False",
-        )
-    return stored
 
 
 def _write_card(card: Card, path: Path) -> None:
@@ -176,18 +239,6 @@ def _downloaded(entry: dict[str, Any], progress: DownloadProgress | None) -> Pat
 # ---- believing a checkpoint
 
 
-def _check_file(path: Path, card: Card) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"The file {path} is missing", "it beside its card", "get both files of the checkpoint")
-    found = sha256_of(path)
-    if found != card.sha256.lower():
-        raise CheckpointError(
-            f"The file {path} has SHA-256 {found}",
-            f"{card.sha256 or 'nothing'}, as its card says",
-            "the weights were damaged or replaced; get the checkpoint again",
-        )
-
-
 def _empty_encoder(path: Path, card: Card) -> Encoder:
     """An encoder without memory for its weights yet; leaves the random number generators alone."""
     if card.encoder not in list_encoders() or card.channels < 1:
@@ -198,33 +249,3 @@ def _empty_encoder(path: Path, card: Card) -> Encoder:
         )
     with torch.device("meta"):
         return create_encoder(card.encoder, channels=card.channels)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"The file {path} is no readable safetensors file: {error}",
-            "one that save_checkpoint wrote",
-            "get the checkpoint again",
-        ) from error
-
-
-def _check_tensors(path: Path, card: Card, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    wrong = [
-        *(f"lacks {name}" for name in expected if name not in tensors),
-        *(f"has an unknown {name}" for name in tensors if name not in expected),
-        *(
-            f"has {name} of shape {tuple(tensors[name].shape)} instead of {tuple(own.shape)}"
-            for name, own in expected.items()
-            if name in tensors and tensors[name].shape != own.shape
-        ),
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more differences" if len(wrong) > 3 else ""
-        raise CheckpointError(
-            f"The file {path} {', '.join(wrong[:3])}{more}",
-            f"the {len(expected)} tensors of the encoder {card.encoder!r} with {card.channels} channels",
-            "choose a checkpoint that was saved from this encoder",
-        )

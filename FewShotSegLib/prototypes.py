@@ -1,6 +1,6 @@
 """Masked pooling, local pooling and cosine scores: pure functions on tensors.
 
-Source: SSL-ALPNet (Ouyang et al., ECCV 2020), alpnet_visa.md sections 4.1 and 4.2.
+Sources: SSL-ALPNet (Ouyang et al., ECCV 2020), alpnet_visa.md sections 4.1 and 4.2; ADNet, adnet_qnet_rpt_pami_qamp.md 4.2.
 Axes: s support slices, n query slices, c channels, h w feature cells, H W pixels, p prototypes.
 """
 
@@ -41,6 +41,20 @@ def masked_average(features: Tensor, masks: Tensor) -> Tensor:
     """The mean feature under each mask: features (s c h w), masks (s h w) -> (s c); zero where a mask is empty."""
     total = einsum(features, masks, "s c h w, s h w -> s c")
     return total / (reduce(masks, "s h w -> s 1", "sum") + AREA_FLOOR)
+
+
+def published_average(features: Tensor, masks: Tensor, *, corners: bool = False) -> Tensor:
+    """`masked_average` as ADNet and its successors do it: at image resolution, features (s c h w), masks (s H W) -> (s c).
+
+    The features are upsampled to the masks' size; `corners`: from corner to corner (QAMP) instead of between pixel centres.
+    """
+    wide = F.interpolate(features, (masks.shape[1], masks.shape[2]), mode="bilinear", align_corners=corners)
+    return masked_average(wide, masks.to(features.dtype))
+
+
+def area_fractions(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Part of every cell that the mask covers: masks (s H W) -> (s h w), for maps of any `size`."""
+    return F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
 
 
 def local_prototypes(features: Tensor, masks: Tensor, window: int, tau: float) -> Tensor:

@@ -11,8 +11,18 @@ from FewShotSegLib.errors import SupportError
 from FewShotSegLib.methods.alpnet import Alpnet
 from FewShotSegLib.methods.base import upsample
 from FewShotSegLib.methods.visa import Visa
-from FewShotSegLib.strategies import heads
-from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, direct, extent_of, place_margin, propagate, teachers
+from FewShotSegLib.strategies.heads import (
+    OUTSIDE,
+    HeadTask,
+    Shot,
+    direct,
+    extent_of,
+    memories,
+    place_margin,
+    propagate,
+    same_size,
+    teachers,
+)
 
 RADII = (0, 18, 26, 32, 34, 32, 26, 18, 0, 0)
 SUPPORT = torch.stack([disc((60, 64), r) if r else torch.zeros(128, 128) for r in RADII])
@@ -21,7 +31,11 @@ EXTENT = (2, 8)
 
 
 def task(extent: tuple[int, int] = EXTENT, allowed: Tensor | None = None, noise: float = 0.3) -> HeadTask:
-    return HeadTask(features_of(SUPPORT, noise=noise), SUPPORT, features_of(QUERY, noise=noise, seed=1), extent, allowed)
+    return HeadTask([shot(noise)], features_of(QUERY, noise=noise, seed=1), extent, allowed)
+
+
+def shot(noise: float = 0.3) -> Shot:
+    return Shot(features_of(SUPPORT, noise=noise), SUPPORT)
 
 
 def dice(margins: Tensor, masks: Tensor) -> float:
@@ -97,7 +111,7 @@ def test_each_chunk_has_one_teacher() -> None:
     method, given = Alpnet(), task()
     margins = direct(method, given)
     for slices, teacher in (([2, 3], 2), ([4, 5], 4), ([6, 7, 8], 6)):
-        memory = method.remember(given.support_features[teacher, None], SUPPORT[teacher, None])
+        memory = method.remember(given.shots[0].features[teacher, None], SUPPORT[teacher, None])
         logits = method.score(given.query_features[slices], memory)
         torch.testing.assert_close(margins[slices], logits[:, 1] - logits[:, 0])
 
@@ -117,7 +131,33 @@ def test_propagation_teaches_with_what_was_found_in_the_query(monkeypatch: pytes
         taught.append(float(masks.sum()))
         return remember(self, features, masks)
 
-    monkeypatch.setattr(heads.Alpnet, "remember", watched)
+    monkeypatch.setattr(Alpnet, "remember", watched)
     propagate(Alpnet(), task())
     assert taught[:3] == [float(SUPPORT[z].sum()) for z in (2, 4, 6)]
     assert len(taught) > 3 and all(area > 0 for area in taught[3:])
+
+
+# ---------------------------------------------------------------------------------------------- several supports
+def test_every_shot_gives_one_slice_to_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[Tensor] = []
+    monkeypatch.setattr(Alpnet, "remember", lambda self, features, masks: taught.append(masks))
+    memories(Alpnet(), [shot(), Shot(features_of(QUERY), QUERY)])
+    assert len(taught) == 3
+    for (first, second), masks in zip(((2, 3), (4, 5), (6, 7)), taught, strict=True):
+        assert torch.equal(masks, torch.stack([SUPPORT[first], QUERY[second]]))
+
+
+@pytest.mark.parametrize("strategy", [direct, propagate])
+def test_two_equal_shots_are_one(strategy: object) -> None:
+    one, query = shot(), features_of(QUERY, noise=0.3, seed=1)
+    alone = strategy(Alpnet(), HeadTask([one], query, EXTENT))  # type: ignore[operator]
+    torch.testing.assert_close(strategy(Alpnet(), HeadTask([one, one], query, EXTENT)), alone)  # type: ignore[operator]
+
+
+def test_shots_of_different_size_go_on_with_their_last_cells_and_without_organ() -> None:
+    small = Shot(features_of(SUPPORT)[:, :, :14, :12], SUPPORT[:, :112, :96])
+    wide, narrow = same_size([shot(), small])
+    assert torch.equal(wide.features, shot().features) and torch.equal(wide.masks, SUPPORT)
+    assert narrow.features.shape == wide.features.shape and narrow.masks.shape == wide.masks.shape
+    assert torch.equal(narrow.features[:, :, 15, 13], small.features[:, :, 13, 11])
+    assert torch.equal(narrow.masks[:, :112, :96], small.masks) and not narrow.masks[:, 112:].any()

@@ -1,6 +1,7 @@
 """The methods by name. A method's module is imported only when it is asked for.
 
-`methods/<name>.py` defines the class `<Name>` (the method, built from its config) and the frozen dataclass `<Name>Config`.
+`methods/<name>.py` defines the class `<Name>` (the method, built from its config) and the frozen dataclass `<Name>Config`. A
+method that learns more than the encoder is a `LearnedMethod` with its parameters in `head`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from FewShotSegLib.errors import ConfigError
-from FewShotSegLib.methods.base import Memory, Method, upsample
+from FewShotSegLib.methods.base import LearnedMethod, Memory, Method, upsample
 
-__all__ = ["Memory", "Method", "create_method", "list_methods", "upsample"]
+__all__ = ["LearnedMethod", "Memory", "Method", "create_method", "has_option", "list_methods", "upsample"]
 
-NAMES = ("match", "alpnet", "visa")
+NAMES = ("match", "alpnet", "visa", "adnet", "adnet3d", "qnet", "rpt", "pami", "qamp")
 
 
 def list_methods() -> list[str]:
@@ -24,12 +27,12 @@ def list_methods() -> list[str]:
 
 
 def create_method(name: str, **config: Any) -> Method[Any]:
-    """The method `name` with these options. Raises ConfigError for an unknown name or option, naming the known ones."""
-    if name not in list_methods():
-        raise ConfigError(f"There is no method {name!r}", f"one of {', '.join(list_methods())}", "choose a method from the list")
-    module = import_module(f"{__name__}.{name}")
-    config_class = getattr(module, f"{name.capitalize()}Config")
-    known = [field.name for field in fields(config_class) if field.init]
+    """The method `name` with these options. Raises ConfigError for an unknown name or option, naming the known ones.
+
+    What a head starts from is the same every time; the random numbers of the caller stay as they are.
+    """
+    config_class = _config_class(name)
+    known = _options(config_class)
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise ConfigError(
@@ -37,8 +40,25 @@ def create_method(name: str, **config: Any) -> Method[Any]:
             f"some of {', '.join(known)}",
             "correct or leave out this option",
         )
-    _check_types(name, config, getattr(module, name.capitalize())().config)
-    return getattr(module, name.capitalize())(config_class(**config))
+    _check_types(name, config, config_class())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return getattr(import_module(config_class.__module__), name.capitalize())(config_class(**config))
+
+
+def has_option(name: str, option: str) -> bool:
+    """Whether the method `name` has this option."""
+    return option in _options(_config_class(name))
+
+
+def _config_class(name: str) -> Any:
+    if name not in list_methods():
+        raise ConfigError(f"There is no method {name!r}", f"one of {', '.join(list_methods())}", "choose a method from the list")
+    return getattr(import_module(f"{__name__}.{name}"), f"{name.capitalize()}Config")
+
+
+def _options(config_class: Any) -> list[str]:
+    return [field.name for field in fields(config_class) if field.init]
 
 
 def _check_types(name: str, config: dict[str, Any], defaults: Any) -> None:

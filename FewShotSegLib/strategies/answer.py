@@ -12,7 +12,7 @@ from torch import Tensor
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
-from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, direct, extent_of, place_margin, propagate
+from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import complete
 
 NAMES = ("auto", "direct", "propagate")
@@ -104,10 +104,11 @@ def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, carried: 
     extent = task.told.get(organ) or extent_of(fractions)
     if extent is None:
         return torch.full_like(fractions, OUTSIDE)
-    support = task.supports[0]
-    drawn = torch.from_numpy(support.drawn[organ])
     allowed = None if organ in task.told else place_margin(fractions)
-    return head(
-        method,
-        HeadTask(support.scan.features[drawn], support.masks[organ][drawn].float(), task.query.features, extent, allowed),
-    )
+    shots = [_shot(support, organ) for support in task.supports]
+    return head(method, HeadTask(shots, task.query.features, extent, allowed))
+
+
+def _shot(support: EncodedSupport, organ: int) -> Shot:
+    drawn = torch.from_numpy(support.drawn[organ])
+    return Shot(support.scan.features[drawn], support.masks[organ][drawn].float())

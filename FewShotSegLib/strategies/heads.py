@@ -1,22 +1,25 @@
-"""Prototype heads (ALPNet, VISA and their kin) on a scan about which nothing is told.
+"""Prototype heads (ALPNet, ADNet and their kin) on a scan about which nothing is told.
 
-The papers give such a head the first and the last slice of the organ in the query. Here `match` finds both: its labels give
-each organ's extent, and thereby which support slice teaches which query slice; a loose margin around them keeps the head's
-false positives out of the rest of the body. Told extents (the papers' protocol) switch all of that off.
+A head is any `Method`; several supports are its shots. The papers give it the first and the last slice of the organ in the
+query. Here `match` finds both: its labels give each organ's extent, and thereby which support slice teaches which query
+slice; a loose margin around them keeps the head's false positives out of the rest of the body. Told extents (the papers'
+protocol) switch all of that off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.methods.alpnet import Alpnet
-from FewShotSegLib.methods.base import upsample
+from FewShotSegLib.encoders import STRIDE
+from FewShotSegLib.methods.base import Method, upsample
 from FewShotSegLib.methods.visa import Teacher, propagate_chunks
-from FewShotSegLib.strategies.chunks import chunk_of, pick_slices
+from FewShotSegLib.strategies.chunks import CHUNKS, chunk_of, pick_slices
 
 OUTSIDE = -20.0  # score of an organ where it is known not to be
 MARGIN = 2  # cells around the labels of `match` in which a head may find the organ
@@ -24,14 +27,21 @@ PRESENT = 0.5  # cells' worth of organ that makes a slice part of it
 
 
 @dataclass(frozen=True, eq=False)
+class Shot:
+    """One organ of one support: features (m c h w) of its drawn slices, masks (m H W) 0..1."""
+
+    features: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class HeadTask:
-    """One organ of one support and one query: features (m c h w) and masks (m H W) 0..1, features (n c h w).
+    """One organ of one or several supports, and one query: features (n c h w).
 
     `extent`: first and last query slice of the organ; `allowed` (n h w) bool: cells in which it may lie, None = all.
     """
 
-    support_features: Tensor
-    support_masks: Tensor
+    shots: Sequence[Shot]
     query_features: Tensor
     extent: tuple[int, int]
     allowed: Tensor | None = None
@@ -63,25 +73,54 @@ def teachers(masks: Tensor) -> tuple[int, ...]:
     return pick_slices([z for z, there in enumerate((masks > 0.5).flatten(1).any(1).tolist()) if there])
 
 
-def direct(method: Alpnet, task: HeadTask) -> Tensor:
-    """Margin (n h w), organ over background, from one support slice per chunk: SSL-ALPNet, section 4.3."""
+def memories(method: Method[Any], shots: Sequence[Shot]) -> list[Any]:
+    """What the method remembers for each chunk of the organ: one slice of every shot teaches it.
+
+    A `whole_volume` method learns from all slices of every shot at once, and remembers the same for all chunks.
+    """
+    if getattr(method, "whole_volume", False):
+        whole = [method.remember(shot.features, shot.masks) for shot in shots]
+        return [method.average(whole)] * CHUNKS  # type: ignore[attr-defined]
+    shots = same_size(shots)
+    rows = zip(*(teachers(shot.masks) for shot in shots), strict=True)
+    return [
+        method.remember(
+            torch.stack([shot.features[z] for shot, z in zip(shots, row, strict=True)]),
+            torch.stack([shot.masks[z] for shot, z in zip(shots, row, strict=True)]),
+        )
+        for row in rows
+    ]
+
+
+def same_size(shots: Sequence[Shot]) -> list[Shot]:
+    """The shots with maps of one size: smaller ones go on at the right and below with their last cells, and without organ."""
+    h, w = (max(shot.features.shape[axis] for shot in shots) for axis in (2, 3))
+    out = []
+    for shot in shots:
+        down, right = h - shot.features.shape[2], w - shot.features.shape[3]
+        features = F.pad(shot.features, (0, right, 0, down), mode="replicate") if down or right else shot.features
+        out.append(Shot(features, F.pad(shot.masks, (0, right * STRIDE, 0, down * STRIDE))))
+    return out
+
+
+def direct(method: Method[Any], task: HeadTask) -> Tensor:
+    """Margin (n h w), organ over background, from one slice of every shot per chunk: SSL-ALPNet, section 4.3."""
     scores = torch.full(task.query_features[:, 0].shape, OUTSIDE)
     first, last = task.extent
-    picked = teachers(task.support_masks)
-    for chunk, support_slice in enumerate(picked):
-        slices = [z for z in range(first, last + 1) if chunk_of(z, task.extent, len(picked)) == chunk]
+    known = memories(method, task.shots)
+    for chunk, memory in enumerate(known):
+        slices = [z for z in range(first, last + 1) if chunk_of(z, task.extent, len(known)) == chunk]
         if slices:
-            memory = method.remember(task.support_features[support_slice, None], task.support_masks[support_slice, None])
             logits = method.score(task.query_features[slices], memory)
             scores[slices] = logits[:, 1] - logits[:, 0]
     return _allow(scores, task.allowed)
 
 
-def propagate(method: Alpnet, task: HeadTask) -> Tensor:
+def propagate(method: Method[Any], task: HeadTask) -> Tensor:
     """Margin (n h w) from slice-to-slice propagation inside the query: VISA-FSS, section 2.3."""
     margins = torch.full(task.query_features[:, 0].shape, OUTSIDE)
-    drawn = [method.remember(task.support_features[z, None], task.support_masks[z, None]) for z in teachers(task.support_masks)]
-    pixels = (int(task.support_masks.shape[1]), int(task.support_masks.shape[2]))
+    drawn = memories(method, task.shots)
+    pixels = (STRIDE * task.query_features.shape[2], STRIDE * task.query_features.shape[3])
 
     def segment(teacher: Teacher, z: int) -> Tensor:
         if teacher.z is None or teacher.mask is None:
