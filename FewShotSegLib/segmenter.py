@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from FewShotSegLib.devices import FeatureRunner, choose_device
 from FewShotSegLib.drawings import EncodedSupport, encode_support
 from FewShotSegLib.encoders import Encoder
 from FewShotSegLib.encoding import EncodedScan, encode_scan
+from FewShotSegLib.equip import equipped, notes_of
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.grid import AxialGrid
 from FewShotSegLib.labels import keep_largest, keep_touching, to_voxels
@@ -25,37 +25,29 @@ from FewShotSegLib.methods import create_method
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.progress import OnProgress, Reporter, ShouldCancel
 from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 from FewShotSegLib.strategies import Answer, Extents
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
-DEFAULT_CHECKPOINT = "carry-abdomen-heart"
+__all__ = ["DEFAULT_CHECKPOINT", "Segmenter", "SegmenterConfig", "Solved", "is_same_scan"]
 
 
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """Everything a segmentation depends on, besides the scans.
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """How a query was solved, in the terms of the network: for whoever judges a result.
 
-    method, options: name and options of the method (`methods.list_methods()`).
-    strategy: "auto" (the method's own), "direct" or "propagate"; for prototype heads.
-    checkpoint: name or path of the encoder's weights.
-    device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
-    every_mm: slices are thinned to about this distance; between them the result is interpolated.
-    refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
-    largest_only: keep the largest piece of every organ (in the same scan: the pieces that the drawing touches).
-    probabilities: also give them, per voxel.
+    index: the final labels (z, y, x), 1.. = organs in order, on the query's voxels.
     """
 
-    method: str = "match"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    strategy: str = "auto"
-    checkpoint: str = DEFAULT_CHECKPOINT
-    device: str = "auto"
-    batch: int = 8
-    every_mm: float = 5.0
-    largest_only: bool = True
-    refine: bool = True
-    probabilities: bool = False
+    supports: Sequence[EncodedSupport]
+    scan: EncodedScan
+    answer: Answer
+    index: np.ndarray
+
+
+Choose = Callable[[EncodedScan, Sequence[EncodedSupport]], Sequence[int]]
+"""Which of the supports teach a query: their indices, the most important one first."""
 
 
 class Segmenter:
@@ -67,10 +59,12 @@ class Segmenter:
         self.config = config or SegmenterConfig()
         if self.config.strategy not in strategies.NAMES:
             raise ConfigError(f"There is no strategy {self.config.strategy!r}", f"one of {', '.join(strategies.NAMES)}")
-        self.method = create_method(self.config.method, **self.config.options)
+        create_method(self.config.method, **self.config.options)  # a wrong option is told before anything is loaded
+        checkpoint = self.config.checkpoint if encoder is None else None
         if encoder is None:
             encoder, card = load_checkpoint(self.config.checkpoint)
         self.card = card
+        self.method = equipped(self.config.method, self.config.options, encoder, card, checkpoint)
         self.runner = FeatureRunner(encoder, choose_device(self.config.device), self.config.batch)
         self._encoded: dict[int, tuple[Support, float, EncodedSupport]] = {}
 
@@ -82,6 +76,8 @@ class Segmenter:
         extent: Extents | None = None,
         progress: OnProgress | None = None,
         cancel: ShouldCancel | None = None,
+        choose: Choose | None = None,
+        inspect: Callable[[Solved], None] | None = None,
     ) -> Segmentation:
         """Segment every organ of the supports in the query.
 
@@ -91,6 +87,8 @@ class Segmenter:
             extent: for the papers' protocol only: first and last slice (along the query array's z) of organs, by name.
             progress: called often with a `Progress`.
             cancel: called often; `Cancelled` is raised when it says True.
+            choose: which of several supports teach this query; all of them without it.
+            inspect: called once at the end, with what the labels were made from.
 
         Raises:
             SupportError, VolumeError: see `Support.create` and `grid.normalise`. Cancelled.
@@ -99,6 +97,7 @@ class Segmenter:
         known = [supports] if isinstance(supports, Support) else list(supports)
         organs = _common_organs(known)
         notes = self._warnings([*(s.image for s in known), query])
+        notes += notes_of(self.method)
         own = next((s for s in known if is_same_scan(s.image, query)), None)
         if own is not None:
             if len(known) > 1:
@@ -111,11 +110,15 @@ class Segmenter:
         with torch.no_grad():
             encoded = self._encode_supports(known, pixel_mm, report)
             scan = encoded[0].scan if own is not None else self._encode_query(query, pixel_mm, report)
+            if choose is not None and own is None:
+                encoded = [encoded[i] for i in choose(scan, encoded)]
             report.step("finding the organs", 0.0)
             told = _on_encoded(extent, scan, organs)
             task = strategies.Task(encoded, scan, told, own is not None)
             answer = strategies.answer(self.method, self.config.strategy, task, lambda p: report.step("finding the organs", p))
             result = self._finish(answer, scan, organs, own)
+            if inspect is not None:
+                inspect(Solved(encoded, scan, answer, result[0]))
         report.step("finding the organs", 1.0)
         index, probabilities, confidence = result
         numbers = [0, *(o.label for o in organs)]

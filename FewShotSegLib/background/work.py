@@ -1,0 +1,133 @@
+"""The work of a job, wherever it runs: one query after the other, everything that goes wrong told as an event."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from FewShotSegLib.background.events import CancelledEvent, DoneEvent, Event, FailedEvent, Job, ProgressEvent, ResultEvent
+from FewShotSegLib.errors import Cancelled, FewShotSegError
+from FewShotSegLib.progress import Progress, ShouldCancel
+from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.segmenter_config import SegmenterConfig
+from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
+
+if TYPE_CHECKING:
+    from FewShotSegLib.segmenter import Segmenter
+
+LOADING = "loading the model"
+EVERY_S = 0.1  # seconds between progress events
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Keeps the model and the encoded supports from job to job."""
+
+    def __init__(self) -> None:
+        self._config: SegmenterConfig | None = None
+        self._segmenter: Segmenter | None = None
+        self._supports: tuple[Support, ...] = ()
+        self.healthy = True
+        """False after an error that nobody foresaw: a process should not be used again, CUDA may be unusable in it."""
+
+    def run(self, job: Job, emit: Callable[[Event], None], should_cancel: ShouldCancel) -> None:
+        """Do a job; `emit` gets its events, the last one included."""
+        try:
+            emit(self._run(job, emit, should_cancel))
+        except Cancelled:
+            emit(CancelledEvent())
+        except BaseException as error:
+            emit(FailedEvent(None, self._message(error)))
+
+    def _run(self, job: Job, emit: Callable[[Event], None], should_cancel: ShouldCancel) -> Event:
+        emit(ProgressEvent(0, LOADING, 0.0, math.nan))
+        self._load(job.config)
+        _stop_if(should_cancel)
+        self._supports = tuple(_known(support, self._supports) for support in job.supports)
+        clock = _Clock(len(job.queries), emit)
+        for index, query in enumerate(job.queries):
+            try:
+                emit(ResultEvent(index, self._segment(query, clock, should_cancel)))
+            except Cancelled:
+                raise
+            except Exception as error:
+                emit(FailedEvent(index, self._message(error)))
+                self._load(job.config)
+            clock.next()
+        return DoneEvent()
+
+    def _load(self, config: SegmenterConfig) -> None:
+        """Make the segmenter ready for this configuration."""
+        from FewShotSegLib.segmenter import Segmenter
+
+        if self._segmenter is None or config != self._config:
+            self._segmenter = None  # first: two models may not fit
+            self._segmenter, self._config = Segmenter(config), config
+
+    def _segment(self, query: Volume, clock: _Clock, should_cancel: ShouldCancel) -> Segmentation:
+        assert self._segmenter is not None
+        _stop_if(should_cancel)
+        return self._segmenter.segment(self._supports, query, progress=clock.tell, cancel=should_cancel)
+
+    def _message(self, error: BaseException) -> str:
+        if isinstance(error, FewShotSegError):
+            return str(error)
+        self._segmenter, self.healthy = None, False
+        logger.error("Unexpected error", exc_info=error)
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            return f"The memory was not enough ({str(error).splitlines()[0] if str(error) else 'MemoryError'}). {ROOM}"
+        return (
+            f"Unexpected error, {type(error).__name__}: {error}. What to do: try again; if it comes back, report it with the log."
+        )
+
+
+ROOM = "What to do: close other programs or scans, crop the scan, or choose the device 'cpu', and try again."
+
+
+class _Clock:
+    """Progress of one query as progress of the whole job, not oftener than anybody reads."""
+
+    def __init__(self, count: int, emit: Callable[[Event], None]) -> None:
+        self._count, self._emit = count, emit
+        self._index, self._told = 0, -math.inf
+        self._started = self._begun = time.monotonic()
+
+    def tell(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._told < EVERY_S:
+            return
+        self._told = now
+        mean = (self._begun - self._started) / self._index if self._index else now - self._begun + progress.seconds_left
+        left = progress.seconds_left + mean * (self._count - self._index - 1)
+        self._emit(ProgressEvent(self._index, progress.stage, (self._index + progress.fraction) / self._count, left))
+
+    def next(self) -> None:
+        self._index, self._begun = self._index + 1, time.monotonic()
+
+
+def _stop_if(should_cancel: ShouldCancel) -> None:
+    if should_cancel():
+        raise Cancelled()
+
+
+def _known(support: Support, before: Sequence[Support]) -> Support:
+    """The same support of the job before, whose encoding is kept by identity, where there is one."""
+    return next((known for known in before if _same(support, known)), support)
+
+
+def _same(one: Support, other: Support) -> bool:
+    return one is other or (
+        one.organs == other.organs
+        and one.image.geometry == other.image.geometry
+        and one.image.modality == other.image.modality
+        and np.array_equal(one.drawn, other.drawn)
+        and np.array_equal(one.masks, other.masks)
+        and np.array_equal(one.image.array, other.image.array)
+    )

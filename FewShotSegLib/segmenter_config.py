@@ -1,0 +1,35 @@
+"""What a segmentation depends on, besides the scans. Light to import: a panel needs it before, or without, torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT_CHECKPOINT = "carry-abdomen-heart"
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything a segmentation depends on, besides the scans.
+
+    method, options: name and options of the method (`methods.list_methods()`).
+    strategy: "auto" (the method's own), "direct" or "propagate"; for prototype heads.
+    checkpoint: name or path of the encoder's weights.
+    device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
+    every_mm: slices are thinned to about this distance; between them the result is interpolated.
+    refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
+    largest_only: keep the largest piece of every organ (in the same scan: the pieces that the drawing touches).
+    probabilities: also give them, per voxel.
+    """
+
+    method: str = "match"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str = "auto"
+    checkpoint: str = DEFAULT_CHECKPOINT
+    device: str = "auto"
+    batch: int = 8
+    every_mm: float = 5.0
+    largest_only: bool = True
+    refine: bool = True
+    probabilities: bool = False
