@@ -83,9 +83,9 @@ class Worker:
         logger.error("Unexpected error", exc_info=error)
         if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
             return f"The memory was not enough ({str(error).splitlines()[0] if str(error) else 'MemoryError'}). {ROOM}"
-        return (
-            f"Unexpected error, {type(error).__name__}: {error}. What to do: try again; if it comes back, report it with the log."
-        )
+        if isinstance(error, ImportError):
+            return f"A Python package is missing: {error}. What to do: install it, and try again."
+        return f"Unexpected error, {type(error).__name__}: {error}. What to do: try again; if it comes back, report it."
 
 
 ROOM = "What to do: close other programs or scans, crop the scan, or choose the device 'cpu', and try again."
