@@ -98,19 +98,23 @@ def last_line(error: Exception) -> str:
     return ITK_PREFIX.sub("", lines[-1]) if lines else type(error).__name__
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a file that begins as DICOM files do; False for what is missing or not a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == DICOM_MARK
+    except OSError:
+        return False
+
+
 def _check_readable(path: Path) -> None:
     if not path.exists():
         raise VolumeError(f"{path} does not exist", "an image file or a folder with a DICOM series", "check the path")
     if split_suffix(path)[1].lower() in READABLE:
         return
-    if _is_dicom(path):
+    if is_dicom(path):
         raise VolumeError(f"{path} is a single DICOM file", "the folder with the whole series", f"give {path.parent} instead")
     raise VolumeError(f"{path} is not a known image file", f"one of {', '.join(READABLE)}, or a folder with a DICOM series")
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == DICOM_MARK
 
 
 def _check_written(path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from FewShotSegLib.dicom_series import read_series
+from FewShotSegLib.dicom_headers import is_multiframe
+from FewShotSegLib.dicom_series import SeriesId, read_series
 from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.files import split_suffix
 from FewShotSegLib.geometry import Geometry
@@ -31,6 +32,7 @@ class Volume:
         geometry: where they lie.
         name: for tables and file names; not the patient's.
         modality: "MR", "CT" or "" when unknown.
+        series: the DICOM series that it was read from, if any.
 
     Raises:
         VolumeError: the array does not have the shape of its geometry.
@@ -40,6 +42,7 @@ class Volume:
     geometry: Geometry
     name: str = ""
     modality: str = ""
+    series: SeriesId | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != self.geometry.shape:
@@ -61,25 +64,29 @@ class Volume:
 
     @classmethod
     def read(cls, path: str | Path, *, series: str | None = None) -> Volume:
-        """Read a NIfTI, NRRD, MHA or MHD file, or a folder with a DICOM series; the voxel type is kept.
+        """Read a NIfTI, NRRD, MHA or MHD file, a folder with a DICOM series, or a DICOM file with a whole scan (enhanced CT
+        or MR); the voxel type is kept.
 
         Args:
             path: file or folder.
-            series: which series of a DICOM folder that holds several: its UID, number or description.
+            series: which series of a DICOM folder that holds several: its UID, number or description; for the rule without
+                it see `dicom_series.find_series`.
 
         Raises:
-            VolumeError: missing, damaged, not an image, not a 3D scan of single values, or several series to choose from.
+            VolumeError: missing, damaged, not an image, not a 3D scan of single values, or no such series.
         """
         path = Path(path)
-        if path.is_dir():
-            image, modality = read_series(path, series)
+        origin = None
+        if path.is_dir() or is_multiframe(path):
+            image, modality, origin = read_series(path, series)
         elif series is not None:
             raise VolumeError(f"{path} is not a folder", f"a DICOM folder to choose the series {series!r} from")
         else:
             image = read_image(path)
             modality = image.GetMetaData(MODALITY_KEY) if image.HasMetaDataKey(MODALITY_KEY) else ""
         name = path.resolve().name if path.is_dir() else split_suffix(path)[0]
-        return cls(sitk.GetArrayFromImage(image), _geometry(path, image), name, modality if modality in MODALITIES else "")
+        modality = modality if modality in MODALITIES else ""
+        return cls(sitk.GetArrayFromImage(image), _geometry(path, image), name, modality, origin)
 
     def write(self, path: str | Path) -> Path:
         """Write as .nii, .nii.gz, .nrrd or .mha, whole or not at all. Only NRRD keeps the modality.
