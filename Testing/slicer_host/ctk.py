@@ -10,6 +10,7 @@ from PySide6.QtCore import Property, Signal
 from slicer_host import qt
 from slicer_host.qt import register
 
+STYLE = "QToolButton { text-align: left; font-weight: bold; background: #dde2ea; border: 1px solid #b8c0cc }"
 _SAME_AS_QT = {
     "ctkCheckBox": "QCheckBox",
     "ctkComboBox": "QComboBox",
@@ -38,9 +39,7 @@ class ctkCollapsibleButton(qt.QWidget):  # type: ignore[name-defined]
         self._collapsed = False
         self._button = QtWidgets.QToolButton(self)
         self._button.setToolButtonStyle(QtCore.Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._button.setStyleSheet(
-            "QToolButton { text-align: left; font-weight: bold; background: #dde2ea; border: 1px solid #b8c0cc }"
-        )
+        self._button.setStyleSheet(STYLE)
         self._button.clicked.connect(lambda: self._collapse(not self._collapsed))
         self.setContentsMargins(0, self.HEADER + 2, 0, 0)
         self._collapse(False)

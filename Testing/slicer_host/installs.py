@@ -1,4 +1,4 @@
-"""The module `slicer.packaging`: what Slicer 5.11 and later have to install Python packages. Here installs are only noted down."""
+"""The module `slicer.packaging`: Slicer 5.11 and later install Python packages with it. Here installs are only noted down."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The module `slicer.parameterNodeWrapper`: typed parameters kept in a parameter node, and bound to widgets.
 
-Written after its documentation (Slicer developer guide, "Parameter nodes"). Kinds of parameters: nodes and lists of nodes, which are
-node references; bool, int, float, str, Path, Enum, lists of these, and any of them or None.
+Written after its documentation (Slicer developer guide, "Parameter nodes"). Kinds of parameters: nodes and lists of nodes, which
+are node references; bool, int, float, str, Path, Enum, lists of these, and any of them or None.
 """
 
 from __future__ import annotations

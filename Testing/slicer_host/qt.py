@@ -1,6 +1,6 @@
 """The module `qt` as PythonQt presents it to scripted modules, over PySide6.
 
-What differs from PySide6 and is copied here: properties are attributes (`label.text`, not `label.text()`), `name` is the object name,
+What differs from PySide6 and is copied here: properties are attributes (`label.text`, not `label.text()`), `name` is objectName,
 `obj.connect("clicked(bool)", slot)` connects by signature, and unknown attributes cannot be set on Qt objects.
 """
 

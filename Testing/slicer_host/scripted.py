@@ -28,7 +28,8 @@ class ScriptedLoadableModule:
         return os.path.join(os.path.dirname(self.parent.path), "Resources", name)
 
     def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        return f'<p>For more information see the <a href="{slicer.app.documentationBaseUrl}{docPage or ""}">online documentation</a>.</p>'
+        url = f"{slicer.app.documentationBaseUrl}{docPage or self.moduleName}"
+        return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec: int = 100, **told: Any) -> None:
         case = getattr(sys.modules[type(self).__module__], f"{self.moduleName}Test")()
