@@ -97,7 +97,7 @@ class Chosen(Connector):
             raise ValueError(f"A QComboBox needs a Choice or an Enum: {parameter.name}")
         self.values = told[0]
         widget.clear()
-        widget.addItems([value.name if isinstance(value, enum.Enum) else str(value) for value in self.values])
+        widget.addItems([_shown(value) for value in self.values])
 
     def read(self) -> Any:
         return self.values[self.widget.currentIndex] if self.widget.currentIndex >= 0 else None
@@ -106,6 +106,13 @@ class Chosen(Connector):
         index = self.values.index(value) if value in self.values else -1
         if self.widget.currentIndex != index:
             self.widget.currentIndex = index
+
+
+def _shown(value: Any) -> str:
+    """An Enum may have a method `label`, for texts that can be translated."""
+    if not isinstance(value, enum.Enum):
+        return str(value)
+    return value.label() if hasattr(value, "label") else value.name
 
 
 class Place(Connector):
