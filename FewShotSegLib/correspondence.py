@@ -1,4 +1,4 @@
-"""Where each query cell lies in the support, found with the features themselves (dense_matching.md, sections 2 and 3).
+"""Where each query cell lies in the support, found with the features themselves (dense_matching.md, section 2).
 
 Tensors in, tensors out. A *cell* is one position of a feature map; a *place* (3, n, h, w) holds, for every query cell, its
 expected support position (slice, row, column) in support cells. Everything that has a physical size is given in millimetres.
@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from FewShotSegLib.smoothing import weighted_smooth
+from FewShotSegLib.windows import LOG2E, Attention, Buffer, Window, attend, cell_positions, centred, fast_type
 
-STRIP = 4  # rows of query cells that share their keys
-LOG2E = math.log2(math.e)  # powers of 2 are far quicker than of e where they vanish, as outside a window they do
+__all__ = ["Attention", "RegistrationConfig", "ScanFeatures", "Window", "attend", "axial_start", "cell_positions", "register"]
+
 BODY = 0.05  # area fraction from which a cell counts as part of the body
 CHUNK = 256  # query cells compared with all keys at once
 
@@ -57,22 +58,6 @@ class RegistrationConfig:
     fine_sigma: float = 2.0  # cells
     fine_window: int = 3  # cells
     affine_samples: int = 3000
-
-
-@dataclass(frozen=True)
-class Attention:
-    """What windowed attention found for every query cell."""
-
-    values: Tensor  # (n, v, h, w): attention-weighted values
-    best: Tensor  # (n, h, w): highest similarity (less the price of distance) in the window, -1 where it holds no key
-    mass: Tensor  # (n, h, w): log of the summed weights, to join the answers of several supports
-    place: Tensor  # (3, n, h, w): attention-weighted support position
-
-
-def cell_positions(n: int, h: int, w: int, device: torch.device | str = "cpu") -> Tensor:
-    """Positions (n*h*w, 3) of all cells as (slice, row, column)."""
-    axes = [torch.arange(float(size), device=device) for size in (n, h, w)]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
 
 
 def _positions_of(features: Tensor) -> Tensor:
@@ -120,44 +105,55 @@ def _expected(
     query: Tensor, near: Tensor, keys: Tensor, where: Tensor, sigma: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Expected key position (N, 3) of query cells (N, c) under a Gaussian window around `near`, and the sharpness (N,)."""
-    place, sharpness = torch.empty_like(near), torch.empty(len(near), device=near.device)
-    scaled = where / sigma
-    norm = scaled.square().sum(1) / 2
-    similar, logits = _Buffer(query), _Buffer(near)
+    kind, span = fast_type(query.device), where.amax(0)
+    asking = torch.cat([centred(query, temperature), *_split(_window_asks(near, span, sigma), kind)], 1).to(kind)
+    answer = _window_answers(where, sigma)
+    keys = torch.cat([keys, torch.ones_like(keys[:, :1]), *_split(answer, kind, twice=True)], 1).to(kind)
+    held = torch.cat([where, torch.ones_like(where[:, :1])], 1)
+    found, top = near.new_empty(len(near), 4), near.new_empty(len(near))
+    logits, weights = Buffer(keys), Buffer(held)
     for start in range(0, len(query), CHUNK):
         part = slice(start, start + CHUNK)
         run = _slices_within(where[:, 0], near[part, 0], 3 * float(sigma[0]))
-        size = (len(near[part]), len(norm[run]))
-        weights = logits(*size).copy_(torch.mm(query[part], keys[run].T, out=similar(*size))).mul_(temperature)
-        weights.addmm_(near[part] / sigma, scaled[run].T).sub_(norm[run]).mul_(LOG2E)
-        total = _weigh(weights)
-        place[part] = (weights @ where[run]) / total[:, None]
-        sharpness[part] = 1 / total  # the highest weight: its exponential is 1
-    return place, sharpness
+        size = (len(near[part]), len(held[run]))
+        torch.mm(asking[part], keys[run].T, out=logits(*size))
+        weighed = logits(*size).exp2_()
+        torch.mm(weights(*size).copy_(weighed), held[run], out=found[part])
+        top[part] = weighed.amax(1).float()
+    return found[:, :3] / found[:, 3:], top / found[:, 3]
+
+
+def _window_asks(near: Tensor, span: Tensor, sigma: Tensor) -> Tensor:
+    """What query cells expected at `near` (N, 3) multiply `_window_answers` with, in units of log 2: (N, 7).
+
+    The product is the Gaussian window's exponent, less its value at the nearest place inside the support (0 .. `span`), so
+    that it neither overflows nor vanishes for cells expected outside.
+    """
+    scaled = near / sigma
+    offset = (scaled.square() - ((near - near.clamp(min=0).minimum(span)) / sigma).square()).sum(1, keepdim=True) / 2
+    return torch.cat([scaled, torch.ones_like(scaled), -offset], 1) * LOG2E
+
+
+def _window_answers(where: Tensor, sigma: Tensor) -> Tensor:
+    """See `_window_asks`: (M, 7)."""
+    scaled = where / sigma
+    return torch.cat([scaled, -scaled.square() / 2, torch.ones_like(scaled[:, :1])], 1)
+
+
+def _split(numbers: Tensor, kind: torch.dtype, *, twice: bool = False) -> list[Tensor]:
+    """Numbers as sums of numbers of fewer digits, so that products of two such lists are as exact as those of float32.
+
+    For (a, b, ...) and (c, d, ...) split as [a1, a1, a2] and [c1, c2, c1] (`twice`), the sum over a1 c1 + a1 c2 + a2 c1.
+    """
+    high = numbers.to(kind).to(numbers.dtype)
+    low = numbers - high
+    return [high, low, high] if twice else [high, high, low]
 
 
 def _slices_within(z: Tensor, near: Tensor, reach: float) -> slice:
     """The run of keys, ordered by slice `z`, that lie within `reach` of some `near`; all keys when none does."""
     first, last = torch.searchsorted(z.contiguous(), torch.stack([near.min() - reach, near.max() + reach + 1e-3])).tolist()
     return slice(first, last) if last > first else slice(0, len(z))
-
-
-def _weigh(logits: Tensor) -> Tensor:
-    """Turn logits (N, M) in units of log 2, in place, into powers of 2 whose largest is 1 per row; returns their sums."""
-    return logits.sub_(logits.amax(1, keepdim=True)).exp2_().sum(1)
-
-
-class _Buffer:
-    """Memory that is used again for matrices of changing size, like `like` in type: fresh pages cost more than the sums."""
-
-    def __init__(self, like: Tensor) -> None:
-        self._flat = like.new_empty(0)
-
-    def __call__(self, *size: int) -> Tensor:
-        """An uninitialised tensor of this size; the one before is overwritten."""
-        if self._flat.numel() < math.prod(size):
-            self._flat = self._flat.new_empty(math.prod(size) * 5 // 4)
-        return self._flat[: math.prod(size)].view(size)
 
 
 def _fit_affine(cells: Tensor, place: Tensor, expected: Tensor, weight: Tensor, sigma: Tensor) -> Tensor:
@@ -186,7 +182,7 @@ def coarse_place(query: ScanFeatures, support: ScanFeatures, config: Registratio
     n, _, h, w = query.features.shape
     cells = _positions_of(query.features)
     where = _positions_of(support.features)
-    q, s = _flat(query.features).bfloat16(), _flat(support.features).bfloat16()
+    q, s = _flat(query.features), _flat(support.features)
     inside = torch.nonzero(query.body.flatten() > 0.1)[:, 0]
     if len(inside) < 16:
         inside = torch.arange(len(cells), device=cells.device)
@@ -231,103 +227,3 @@ def register(query: ScanFeatures, support: ScanFeatures, config: RegistrationCon
         weight = query.body * look.best.clamp(min=0) ** 4
         place = place + weighted_smooth(look.place - place, weight, tuple(query.sigma(smooth).tolist()))
     return place
-
-
-# ---------------------------------------------------------------------------------------------- windowed attention
-@dataclass(frozen=True)
-class Window:
-    """Window of the attention: `sigma` and `radius` in cells in plane, `reach_mm` in z; sizes of a support cell in mm."""
-
-    temperature: float
-    sigma: float
-    radius: int
-    reach_mm: float
-    slice_mm: float
-    cell_mm: float
-
-    @property
-    def depth(self) -> int:
-        """Slices to look at on either side."""
-        return math.ceil(self.reach_mm / self.slice_mm)
-
-
-def attend(
-    query: Tensor, support: Tensor, place: Tensor, values: Tensor | None, window: Window, wanted: Tensor | None = None
-) -> Attention:
-    """Every query cell (n, c, h, w) gathers `values` (m, v, hs, ws) of the support (m, c, hs, ws) around its place.
-
-    Logit = temperature x similarity - squared distance from the place over 2 sigma^2 (z in in-plane cells); cells outside the
-    window are out, where the cells of a strip share their slices. `values=None` gathers positions alone. Strips of rows without
-    any `wanted` cell (n, h, w) are left out: they keep their place, with values 0 and mass -infinity.
-    """
-    n, _, h, w = query.shape
-    positions = _positions_of(support).reshape(-1, *support.shape[2:], 3)
-    held = positions if values is None else torch.cat([values.permute(0, 2, 3, 1), positions], -1)
-    keys = _with_position(support.permute(0, 2, 3, 1), positions, window)
-    near = place.permute(1, 2, 3, 0)
-    asking = _asking(query.permute(0, 2, 3, 1), near, window)
-    gathered = torch.cat([query.new_zeros(n, h, w, held.shape[-1] - 3), near], -1)
-    top, mass, buffer = near.new_full((n, h, w), -math.inf), near.new_full((n, h, w), -math.inf), _Buffer(query)
-    for i in range(n):
-        for rows in (slice(y, min(y + STRIP, h)) for y in range(0, h, STRIP)):
-            if wanted is not None and not wanted[i, rows].any():
-                continue
-            at = near[i, rows].reshape(-1, 3)
-            found = _attend_strip(asking[i, rows].flatten(0, 1), at, keys, held, window, buffer)
-            for target, part in zip((gathered, top, mass), found, strict=True):
-                target[i, rows] = part.reshape(target[i, rows].shape)
-    offset = (_scaled(near, window).square().sum(-1) / 2).neg_()
-    best = ((top + offset) / window.temperature).clamp(min=-1)
-    gathered = gathered.permute(0, 3, 1, 2)
-    return Attention(gathered[:, :-3], best, mass + offset, gathered[:, -3:].transpose(0, 1))
-
-
-def _scaled(positions: Tensor, window: Window) -> Tensor:
-    """Positions (..., 3) in units of the window's sigma."""
-    units = [window.slice_mm / window.cell_mm / window.sigma, 1 / window.sigma, 1 / window.sigma]
-    return positions * torch.tensor(units, device=positions.device)
-
-
-def _with_position(features: Tensor, positions: Tensor, window: Window) -> Tensor:
-    """Keys (..., c + 4) whose product with `_asking` is the logit, but for a term that all keys of a query cell share."""
-    scaled = _scaled(positions, window)
-    return torch.cat([features, scaled, -scaled.square().sum(-1, keepdim=True) / 2], -1).contiguous()
-
-
-def _asking(features: Tensor, near: Tensor, window: Window) -> Tensor:
-    """Query cells (..., c + 4), expected at `near` (..., 3), in units of log 2: see `_with_position`."""
-    scaled = _scaled(near, window)
-    return torch.cat([window.temperature * features, scaled, torch.ones_like(scaled[..., :1])], -1).mul_(LOG2E)
-
-
-def _attend_strip(
-    asking: Tensor, at: Tensor, keys: Tensor, held: Tensor, window: Window, buffer: _Buffer
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A strip of query cells (b, c + 4), expected `at` (b, 3), looks into whole rows of the slices around.
-
-    Returns gathered values (b, v), the highest logit (b,) and the log of the summed exponentials (b,).
-    """
-    z = _range(round(float(at[:, 0].min())), round(float(at[:, 0].max())), window.depth, len(keys))
-    y = _range(float(at[:, 1].min()), float(at[:, 1].max()), window.radius + 0.5, keys.shape[1])
-    part = keys[slice(*z), slice(*y)].flatten(1, 2)
-    logits = buffer(len(part), len(asking), part.shape[1])
-    torch.bmm(asking.expand(len(part), -1, -1), part.transpose(1, 2), out=logits)
-    logits += _outside(at, y, keys.shape[2], window)
-    top = logits.amax((0, 2))
-    total = logits.sub_(top[:, None]).exp2_().sum((0, 2))
-    values = torch.bmm(logits, held[slice(*z), slice(*y)].flatten(1, 2)).sum(0)
-    return values / total[:, None], top / LOG2E, (top + total.log2()) / LOG2E
-
-
-def _outside(at: Tensor, rows: tuple[int, int], width: int, window: Window) -> Tensor:
-    """0 inside the window around `at` (b, 3), a large negative number outside: (b, rows * width)."""
-    far_y = (torch.arange(*rows, device=at.device) - at[:, 1:2]).abs() > window.radius + 0.5
-    far_x = (torch.arange(width, device=at.device) - at[:, 2:]).abs() > window.radius + 0.5
-    return (far_y[:, :, None] | far_x[:, None, :]).flatten(1).float().mul_(-1e4)
-
-
-def _range(low: float, high: float, margin: float, size: int) -> tuple[int, int]:
-    """Half-open index range of `low - margin .. high + margin`, inside 0..size and never empty."""
-    first = min(max(math.ceil(low - margin), 0), size - 1)
-    last = min(max(math.floor(high + margin), 0), size - 1)
-    return first, max(last, first) + 1

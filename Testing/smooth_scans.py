@@ -67,3 +67,15 @@ def ball(size: tuple[int, int, int], centre: tuple[float, float, float], radius:
 def dice(a: Tensor, b: Tensor) -> float:
     """Overlap of two bool masks."""
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def random_case(
+    query: tuple[int, int, int], support: tuple[int, int, int], seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random features of query and support, places inside the support, and values."""
+    g = torch.Generator().manual_seed(seed)
+    (n, h, w), (m, hs, ws) = query, support
+    features = [torch.nn.functional.normalize(torch.randn(k, 6, *s, generator=g), dim=1) for k, *s in (query, support)]
+    place = torch.rand(3, n, h, w, generator=g) * (torch.tensor([m, hs, ws]) - 1)[:, None, None, None]
+    place[0] = place[0, :, :1, :1] + 0.1 * place[0]  # the cells of a slice lie at about the same height
+    return features[0], features[1], place, torch.rand(m, 3, hs, ws, generator=g)

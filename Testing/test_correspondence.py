@@ -1,4 +1,4 @@
-"""Registration and windowed attention against brute force, and on fields whose deformation is known."""
+"""Registration on fields whose deformation is known, and its parts against brute force."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from smooth_scans import CELL_MM, SLICE_MM, random_field, scan_of
+from smooth_scans import CELL_MM, SLICE_MM, random_case, random_field, scan_of
 from torch import Tensor
 
-from FewShotSegLib import correspondence
+from FewShotSegLib import correspondence, windows
 from FewShotSegLib.correspondence import (
-    STRIP,
     RegistrationConfig,
     ScanFeatures,
-    Window,
-    attend,
     axial_start,
     cell_positions,
     coarse_place,
@@ -25,139 +22,9 @@ from FewShotSegLib.correspondence import (
 )
 
 SIZE = (10, 24, 24)
-WINDOW = Window(temperature=10.0, sigma=1.5, radius=2, reach_mm=9.0, slice_mm=5.0, cell_mm=8.0)
-
-
-# ---------------------------------------------------------------------------------------------- windowed attention
-def random_case(
-    query: tuple[int, int, int], support: tuple[int, int, int], seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random features of query and support, places inside the support, and values."""
-    g = torch.Generator().manual_seed(seed)
-    (n, h, w), (m, hs, ws) = query, support
-    features = [torch.nn.functional.normalize(torch.randn(k, 6, *s, generator=g), dim=1) for k, *s in (query, support)]
-    place = torch.rand(3, n, h, w, generator=g) * (torch.tensor([m, hs, ws]) - 1)[:, None, None, None]
-    place[0] = place[0, :, :1, :1] + 0.1 * place[0]  # the cells of a slice lie at about the same height
-    return features[0], features[1], place, torch.rand(m, 3, hs, ws, generator=g)
-
-
-def slices_of_strip(place: Tensor, row: int, window: Window) -> tuple[int, int]:
-    """First and last slice that the strip around a row of one query slice looks into: place (3, h, w)."""
-    z = place[0, row // STRIP * STRIP : (row // STRIP + 1) * STRIP]
-    return round(float(z.min())) - window.depth, round(float(z.max())) + window.depth
-
-
-def brute_force(query: Tensor, support: Tensor, place: Tensor, values: Tensor, window: Window) -> dict[str, Tensor]:
-    """The formula of `attend`, one query cell after another over all cells of the support, in float64."""
-    (n, _, h, w), (m, _, hs, ws) = query.shape, support.shape
-    positions = cell_positions(m, hs, ws).double()
-    keys, held = (
-        support.permute(0, 2, 3, 1).reshape(m * hs * ws, -1).double(),
-        values.permute(0, 2, 3, 1).reshape(m * hs * ws, -1),
-    )
-    sizes = torch.tensor([window.slice_mm / window.cell_mm, 1.0, 1.0])
-    out = {"values": torch.empty(n, values.shape[1], h, w), "best": torch.empty(n, h, w), "mass": torch.empty(n, h, w)}
-    out["place"] = torch.empty(3, n, h, w)
-    for i, y, x in cell_positions(n, h, w).long().tolist():
-        at = place[:, i, y, x].double()
-        logit = window.temperature * (keys @ query[i, :, y, x].double())
-        logit -= ((positions - at) * sizes).square().sum(1) / (2 * window.sigma**2)
-        low, high = slices_of_strip(place[:, i], y, window)
-        outside = (positions[:, 0] < low) | (positions[:, 0] > high)
-        outside |= ((positions[:, 1:] - at[1:]).abs() > window.radius + 0.5).any(1)
-        logit[outside] = -math.inf
-        weight = logit.softmax(0)
-        out["values"][i, :, y, x] = weight @ held.double()
-        out["place"][:, i, y, x] = weight @ positions
-        out["best"][i, y, x], out["mass"][i, y, x] = logit.max() / window.temperature, logit.logsumexp(0)
-    return out
-
-
-@pytest.mark.parametrize(
-    ("query", "support"),
-    [
-        ((1, 1, 1), (1, 1, 1)),
-        ((2, STRIP - 1, 5), (3, 5, 4)),
-        ((2, STRIP, 6), (6, 7, 9)),
-        ((3, STRIP + 1, 4), (2, 3, 8)),
-        ((2, 2 * STRIP + 3, 3), (5, 12, 5)),
-        ((1, 6, 6), (7, 6, 6)),
-    ],
-)
-def test_attention_is_the_formula(query: tuple[int, int, int], support: tuple[int, int, int]) -> None:
-    case = random_case(query, support)
-    found, expected = attend(*case, WINDOW), brute_force(*case, WINDOW)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(getattr(found, name), tensor, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-
-
-@pytest.mark.parametrize(
-    "change", [{"radius": 0}, {"radius": 9}, {"sigma": 0.5}, {"reach_mm": 0.0}, {"reach_mm": 99.0}, {"temperature": 50.0}]
-)
-def test_every_setting_of_the_window_counts(change: dict[str, float]) -> None:
-    case, window = random_case((2, 6, 5), (7, 8, 7), seed=1), dataclasses.replace(WINDOW, **change)
-    found, expected = attend(*case, window).values, brute_force(*case, window)["values"]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert (found - attend(*case, WINDOW).values).abs().max() > 1e-3
-
-
-def test_the_window_is_cut_in_plane() -> None:
-    """A key that equals the query cell is found just inside the window and not just outside."""
-    query, support = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 9)
-    query[0, 0], support[0, 1], support[0, :, 0, 6] = 1, 1, torch.tensor([1.0, 0.0])
-    place = torch.tensor([0.0, 0.0, 3.6]).reshape(3, 1, 1, 1)
-    window = Window(100.0, 50.0, 2, 0.0, 5.0, 8.0)
-    assert attend(query, support, place, None, window).place[2].item() == pytest.approx(6, abs=1e-3)
-    place[2] -= 0.2
-    assert attend(query, support, place, None, window).place[2].item() < 6
-
-
-def test_the_window_is_cut_along_the_slices() -> None:
-    query, support = torch.ones(1, 1, 1, 1), torch.zeros(9, 1, 1, 1)
-    support[6] = 1
-    for reach, expected in ((10.0, 6.0), (9.9, 6.0), (5.0, 4.0)):  # 2, 2 and 1 slices of 5 mm on either side of slice 4
-        place = torch.tensor([4.0, 0.0, 0.0]).reshape(3, 1, 1, 1)
-        found = attend(query, support, place, None, Window(100.0, 50.0, 2, reach, 5.0, 8.0))
-        assert found.place[0].item() == pytest.approx(expected, abs=1e-3)
-
-
-def test_without_values_only_positions_are_gathered() -> None:
-    query, support, place, values = random_case((2, 5, 5), (3, 6, 6))
-    with_values, without = attend(query, support, place, values, WINDOW), attend(query, support, place, None, WINDOW)
-    assert without.values.shape == (2, 0, 5, 5)
-    torch.testing.assert_close(without.place, with_values.place)
-
-
-def test_strips_without_a_wanted_cell_are_left_out() -> None:
-    query, support, place, values = random_case((2, 2 * STRIP + 1, 5), (3, 6, 6))
-    wanted = torch.zeros(2, 2 * STRIP + 1, 5, dtype=torch.bool)
-    wanted[0, STRIP, 2] = wanted[1, 2 * STRIP, 4] = True
-    asked = torch.zeros_like(wanted)
-    asked[0, STRIP : 2 * STRIP] = asked[1, 2 * STRIP :] = True
-    whole, found = attend(query, support, place, values, WINDOW), attend(query, support, place, values, WINDOW, wanted)
-    for name in ("best", "mass"):
-        assert torch.equal(getattr(found, name)[asked], getattr(whole, name)[asked])
-    assert torch.equal(found.values * asked[:, None], whole.values * asked[:, None])
-    assert (found.values * ~asked[:, None] == 0).all() and (found.best[~asked] == -1).all()
-    assert (found.mass[~asked] == -math.inf).all()
-    torch.testing.assert_close(found.place * ~asked, place * ~asked)
-
-
-def test_where_the_window_holds_no_key_nothing_is_found() -> None:
-    query, support, place, values = random_case((1, 5, 5), (3, 6, 6))
-    place[1, :, 2:4] = 40.0
-    found = attend(query, support, place, values, WINDOW)
-    assert (found.best[:, 2:4] == -1).all() and (found.best[:, :2] > -1).all()
-    assert found.mass[:, 2:4].max() < found.mass[:, :2].min() - 1000  # another support's answer always wins
-    assert torch.isfinite(found.values).all()
 
 
 # ---------------------------------------------------------------------------------------------- parts of the registration
-def test_positions_run_over_columns_first() -> None:
-    assert cell_positions(2, 2, 3)[:4].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0]]
-    assert cell_positions(2, 2, 3)[-1].tolist() == [1, 1, 2]
-
-
 @pytest.mark.parametrize("size", [(2, 6, 6), (1, 7, 5)])
 def test_half_the_resolution_keeps_unit_features_and_the_extent(size: tuple[int, int, int]) -> None:
     scan = scan_of(random_field(), size)
@@ -179,9 +46,26 @@ def test_expected_positions_are_the_formula(monkeypatch: pytest.MonkeyPatch) -> 
     near, where, sigma = place.reshape(3, -1).T.contiguous(), cell_positions(4, 6, 6), torch.tensor([2.0, 3.0, 4.0])
     logit = 20 * (q @ s.T) - ((where - near[:, None]) / sigma).square().sum(2) / 2
     monkeypatch.setattr(correspondence, "CHUNK", 7)
+    monkeypatch.setattr(correspondence, "fast_type", lambda device: torch.float32)
     expected, sharpness = correspondence._expected(q, near, s, where, sigma, 20.0)
     torch.testing.assert_close(expected, logit.softmax(1) @ where, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(sharpness, logit.softmax(1).amax(1), rtol=1e-4, atol=1e-4)
+
+
+PLACES = ((2.0, 2.0, 2.0), (-60.0, 2.0, 3.0), (2.0, 90.0, -40.0))
+
+
+@pytest.mark.parametrize("at", PLACES)
+def test_expected_positions_are_the_formula_in_bfloat16_too_and_for_places_outside(
+    at: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, support, _, _ = random_case((2, 5, 5), (4, 6, 6))
+    q, s = correspondence._flat(query), correspondence._flat(support)
+    near, where, sigma = torch.tensor(at).expand(len(q), 3).contiguous(), cell_positions(4, 6, 6), torch.tensor([2.0, 3.0, 4.0])
+    logit = 20 * (q @ s.T) - ((where - near[:, None]) / sigma).square().sum(2) / 2
+    monkeypatch.setattr(correspondence, "fast_type", lambda device: torch.bfloat16)
+    expected, _ = correspondence._expected(q, near, s, where, sigma, 20.0)
+    torch.testing.assert_close(expected, logit.softmax(1) @ where, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("slices", [3, -4, 0])
@@ -283,12 +167,13 @@ def test_memory_does_not_grow_with_the_scans(monkeypatch: pytest.MonkeyPatch) ->
     """The largest matrix is no larger for a scan four times as long, but for a few slices at its ends."""
     largest: list[int] = []
 
-    class Watched(correspondence._Buffer):
+    class Watched(correspondence.Buffer):
         def __call__(self, *size: int) -> Tensor:
             largest[-1] = max(largest[-1], math.prod(size))
             return super().__call__(*size)
 
-    monkeypatch.setattr(correspondence, "_Buffer", Watched)
+    monkeypatch.setattr(correspondence, "Buffer", Watched)
+    monkeypatch.setattr(windows, "Buffer", Watched)
     config = RegistrationConfig(affine_mm=(60.0,), deform_mm=((40.0, 30.0),))
     for slices in (40, 160):
         largest.append(0)

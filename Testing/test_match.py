@@ -89,7 +89,7 @@ def test_joined_answers_are_one_softmax_over_all_supports() -> None:
         attend(scan.features, scan.features[3:], below, values[3:], window),
     ]
     joined = join(parts)
-    torch.testing.assert_close(joined.values, whole.values, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(joined.values, whole.values, rtol=0, atol=5e-3)  # bfloat16 where it is fast
     torch.testing.assert_close(joined.best, whole.best, rtol=1e-4, atol=1e-4)
     assert joined.place is parts[0].place
 

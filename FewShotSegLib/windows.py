@@ -1,0 +1,219 @@
+"""Windowed attention: query cells gather values from the support cells around their places (dense_matching.md, section 3).
+
+Tensors in, tensors out. Logits are kept in units of log 2, since powers of 2 are quicker than powers of e, and relative to
+those of a similarity of `TYPICAL`: then neither powers nor sums overflow, and bfloat16 is most exact where it matters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from FewShotSegLib.devices import timed
+
+BLOCK = 8  # rows and columns of query cells that share a box of keys
+GROUP = 4  # blocks that look at once, with boxes of one size
+KEYS_AT_ONCE = 100_000  # in all their boxes: about 50 MB
+LOG2E = math.log2(math.e)
+TYPICAL = 0.875  # similarity of a good match
+OUTSIDE = -1e4  # logit outside the window
+
+
+@dataclass(frozen=True)
+class Window:
+    """Window of the attention: `sigma` and `radius` in cells in plane, `reach_mm` in z; sizes of a support cell in mm."""
+
+    temperature: float
+    sigma: float
+    radius: int
+    reach_mm: float
+    slice_mm: float
+    cell_mm: float
+
+    @property
+    def depth(self) -> int:
+        """Slices to look at on either side."""
+        return math.ceil(self.reach_mm / self.slice_mm)
+
+    @property
+    def sigmas(self) -> tuple[float, float, float]:
+        """The Gaussian's sigma in slices, rows and columns."""
+        return self.sigma * self.cell_mm / self.slice_mm, self.sigma, self.sigma
+
+    @property
+    def margins(self) -> tuple[float, float, float]:
+        """How far it reaches from its centre, in slices, rows and columns."""
+        return self.depth + 0.5, self.radius + 0.5, self.radius + 0.5
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What windowed attention found for every query cell."""
+
+    values: Tensor  # (n, v, h, w): attention-weighted values
+    best: Tensor  # (n, h, w): highest similarity (less the price of distance) in the window, -1 where it holds no key
+    mass: Tensor  # (n, h, w): log of the summed weights, to join the answers of several supports
+    place: Tensor  # (3, n, h, w): attention-weighted support position
+
+
+def cell_positions(n: int, h: int, w: int, device: torch.device | str = "cpu") -> Tensor:
+    """Positions (n*h*w, 3) of all cells as (slice, row, column)."""
+    axes = [torch.arange(float(size), device=device) for size in (n, h, w)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+
+
+@cache
+def fast_type(device: torch.device) -> torch.dtype:
+    """bfloat16 where a short probe shows that its products are at least twice as fast there, otherwise float32."""
+    if device.type not in ("cpu", "cuda"):
+        return torch.float32
+    a, b = (torch.ones(256, 288, device=device) for _ in range(2))
+
+    def seconds(kind: torch.dtype) -> float:
+        x, y = a.to(kind), b.to(kind)
+
+        def run() -> None:
+            for _ in range(8):
+                product = x @ y.T
+            product[0, 0].item()
+
+        return timed(run)
+
+    try:
+        return torch.bfloat16 if 2 * seconds(torch.bfloat16) < seconds(torch.float32) else torch.float32
+    except RuntimeError:  # this device has no bfloat16
+        return torch.float32
+
+
+def centred(features: Tensor, temperature: float) -> Tensor:
+    """Query features (..., c) as (..., c + 1): their product with keys (..., c) and a 1 is the logit of the similarity."""
+    scale = temperature * LOG2E
+    return torch.cat([scale * features, features.new_full((*features.shape[:-1], 1), -scale * TYPICAL)], -1)
+
+
+class Buffer:
+    """Memory that is used again for matrices of changing size, like `like` in type: fresh pages cost more than the sums."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._flat = like.new_empty(0)
+
+    def __call__(self, *size: int) -> Tensor:
+        """An uninitialised tensor of this size; the one before is overwritten."""
+        if self._flat.numel() < math.prod(size):
+            self._flat = self._flat.new_empty(math.prod(size) * 5 // 4)
+        return self._flat[: math.prod(size)].view(size)
+
+
+def attend(
+    query: Tensor, support: Tensor, place: Tensor, values: Tensor | None, window: Window, wanted: Tensor | None = None
+) -> Attention:
+    """Every query cell (n, c, h, w) gathers `values` (m, v, hs, ws) of the support (m, c, hs, ws) around its place.
+
+    Logit = temperature x similarity - squared distance from the place over 2 sigma^2 (z in in-plane cells); cells outside the
+    window are out, or outside the window around the support's nearest cell, when the place lies outside the support.
+    `values=None` gathers positions alone. Blocks without any `wanted` cell (n, h, w) are left out: they keep their place,
+    with values 0 and mass -infinity.
+    """
+    n, _, h, w = query.shape
+    m, _, hs, ws = support.shape
+    kind = fast_type(query.device)
+    near = _blocks(place.permute(1, 2, 3, 0))
+    asking = _blocks(centred(query.permute(0, 2, 3, 1), window.temperature).to(kind))
+    features = support.permute(0, 2, 3, 1).flatten(0, 2)
+    keys = torch.cat([features, torch.ones_like(features[:, :1])], 1).to(kind)
+    held = cell_positions(m, hs, ws, query.device)
+    if values is not None:
+        held = torch.cat([values.permute(0, 2, 3, 1).flatten(0, 2).to(held), held], 1)
+    held = torch.cat([held, torch.ones_like(held[:, :1])], 1)
+    gathered = torch.cat([near.new_zeros(*near.shape[:2], held.shape[1] - 4), near], 2)
+    top, mass = near.new_full(near.shape[:2], -math.inf), near.new_full(near.shape[:2], -math.inf)
+    asked = torch.arange(len(near)) if wanted is None else _blocks(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
+    look = _Look(keys, held, (m, hs, ws), window)
+    for group in asked.split(GROUP):
+        for some in group.split(look.at_once(near[group])):
+            gathered[some], top[some], mass[some] = look(asking[some], near[some])
+    gathered, top, mass = (_unblock(x, (n, h, w)) for x in (gathered, top[..., None], mass[..., None]))
+    gathered = gathered.permute(0, 3, 1, 2)
+    best = (top[..., 0] / window.temperature).clamp(min=-1)
+    return Attention(gathered[:, :-3], best, mass[..., 0], gathered[:, -3:].transpose(0, 1))
+
+
+def _blocks(cells: Tensor) -> Tensor:
+    """(n, h, w, k) -> (blocks, BLOCK * BLOCK, k), the last rows and columns repeated where a block is not full."""
+    rows, columns = (
+        torch.arange(-(-size // BLOCK) * BLOCK, device=cells.device).clamp(max=size - 1) for size in cells.shape[1:3]
+    )
+    return rearrange(cells[:, rows][:, :, columns], "n (y b) (x c) k -> (n y x) (b c) k", b=BLOCK, c=BLOCK)
+
+
+def _unblock(blocks: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """The inverse of `_blocks` for cells of this size (n, h, w)."""
+    n, h, w = size
+    x = -(-w // BLOCK)
+    return rearrange(blocks, "(n y x) (b c) k -> n (y b) (x c) k", n=n, x=x, b=BLOCK)[:, :h, :w]
+
+
+class _Look:
+    """Blocks of query cells look into boxes of keys (cells, c + 1) that all have the same size."""
+
+    def __init__(self, keys: Tensor, held: Tensor, size: tuple[int, int, int], window: Window) -> None:
+        self.keys, self.held, self.window = keys, held, window
+        self.size = torch.tensor(size, device=keys.device)
+        self.sigmas = torch.tensor(window.sigmas, device=keys.device)
+        self._memory = {
+            name: Buffer(like) for name, like in (("keys", keys), ("logits", keys), ("held", held), ("weights", held))
+        }
+
+    def at_once(self, near: Tensor) -> int:
+        """How many of these blocks (b, cells, 3) may look at once, so that their boxes do not need too much memory."""
+        return max(1, KEYS_AT_ONCE // math.prod(self._boxes(near)[1]))
+
+    def __call__(self, asking: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blocks (b, cells, c + 1), expected `near` (b, cells, 3): gathered values, highest logits, logs of summed powers."""
+        first, size = self._boxes(near)
+        axes = [first[:, axis, None] + torch.arange(length, device=near.device) for axis, length in enumerate(size)]
+        index = (
+            (axes[0][:, :, None] * self.size[1] + axes[1][:, None])[..., None] * self.size[2] + axes[2][:, None, None]
+        ).flatten(1)
+        nearest = near.clamp(min=0).minimum(self.size - 1)
+        logits = self._logits(asking, index)
+        z, y, x = (self._bias(near[..., axis, None], nearest[..., axis, None], axes[axis], axis) for axis in range(3))
+        plane = (y[..., None] + x[:, :, None]).flatten(2)
+        logits.view(*logits.shape[:2], size[0], -1).add_(plane[:, :, None]).add_(z[..., None])
+        weights = logits.exp2_()
+        top = weights.amax(2).float()
+        found = torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._take("held", self.held, index))
+        total = found[..., -1]
+        beyond = ((near - nearest) / self.sigmas).square().sum(2) / 2
+        offset = self.window.temperature * TYPICAL - beyond
+        return found[..., :-1] / total[..., None], top.log() + offset, total.log() + offset
+
+    def _boxes(self, near: Tensor) -> tuple[Tensor, list[int]]:
+        """First cell (b, 3) of each block's box, and the size of all boxes."""
+        nearest = near.clamp(min=0).minimum(self.size - 1)
+        margin = torch.tensor(self.window.margins, device=near.device)
+        low = (nearest.amin(1) - margin).ceil().clamp(min=0).long()
+        high = (nearest.amax(1) + margin).floor().minimum(self.size - 1).long()
+        size = (high - low).amax(0) + 1
+        return low.minimum(self.size - size), size.tolist()
+
+    def _logits(self, asking: Tensor, index: Tensor) -> Tensor:
+        """Of the similarities alone: (b, cells, keys)."""
+        keys = self._take("keys", self.keys, index)
+        return torch.bmm(asking, keys.transpose(1, 2), out=self._memory["logits"](*asking.shape[:2], index.shape[1]))
+
+    def _take(self, name: str, rows: Tensor, index: Tensor) -> Tensor:
+        """The rows of `index` (b, keys): (b, keys, k)."""
+        out = self._memory[name](index.numel(), rows.shape[1])
+        return torch.index_select(rows, 0, index.flatten(), out=out).view(*index.shape, -1)
+
+    def _bias(self, near: Tensor, nearest: Tensor, keys: Tensor, axis: int) -> Tensor:
+        """One axis of the window around `near` (b, cells, 1), 0 at the support's `nearest` place: (b, cells, keys)."""
+        distance = (keys[:, None] - near).square_() - (nearest - near).square_()
+        bias = distance.mul_(-LOG2E / 2 / self.window.sigmas[axis] ** 2)
+        return bias.masked_fill_((keys[:, None] - nearest).abs() > self.window.margins[axis], OUTSIDE).to(self.keys.dtype)
