@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,13 +12,15 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
 
-from training_folder import PIXELS, prepared  # noqa: E402
+from training_folder import prepared  # noqa: E402
 
-from fewshotseg_training import fit as fitting  # noqa: E402
-from fewshotseg_training.fit import CarryModel, FitConfig, Run, draw_pair, fit, pair_losses  # noqa: E402
-from fewshotseg_training.scans import TrainingScan  # noqa: E402
+from fewshotseg_training.augment import augment  # noqa: E402
+from fewshotseg_training.carry import carry_loss  # noqa: E402
+from fewshotseg_training.carry_learner import CarryModel, draw_pair  # noqa: E402
+from fewshotseg_training.fit import FitConfig, Run, TrainingError, fit  # noqa: E402
+from fewshotseg_training.scans import TrainingScan, load_scan  # noqa: E402
 from FewShotSegLib.encoders import create_encoder  # noqa: E402
-from FewShotSegLib.errors import VolumeError  # noqa: E402
+from FewShotSegLib.errors import ConfigError, VolumeError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +79,14 @@ def test_every_data_set_is_drawn_from_equally_often() -> None:
 
 # ---------------------------------------------------------------------------------------------- model and loss
 def test_features_are_unit_vectors_in_float32() -> None:
-    features = CarryModel(create_encoder(channels=8)).eval()(torch.randn(2, 32, 32))
+    features = CarryModel(create_encoder(channels=8)).eval().features(torch.randn(2, 32, 32))
     assert features.shape == (2, 8, 4, 4) and features.dtype == torch.float32
     torch.testing.assert_close(features.norm(dim=1), torch.ones(2, 4, 4), rtol=1e-3, atol=1e-3)
 
 
 def test_the_temperature_is_learned(files: tuple[str, ...], tmp_path: Path) -> None:
     run = started(files, tmp_path)
-    pairs = [draw_pair(run.sets, 50.0, run.rng)]
-    pair_losses(run.model, pairs, run.config, run.generator).backward()
+    run.model(run.learner.source.batch(1, run.share))["carry"].backward()
     gradients = {name: p.grad for name, p in run.model.named_parameters()}
     assert gradients["log_temperature"] is not None and gradients["log_temperature"] != 0
     assert all(g is not None for g in gradients.values())
@@ -94,12 +94,9 @@ def test_the_temperature_is_learned(files: tuple[str, ...], tmp_path: Path) -> N
 
 def test_the_loss_falls(files: tuple[str, ...], tmp_path: Path) -> None:
     run = started(files, tmp_path, steps=40, lr=5e-2)
-    pairs = [draw_pair(run.sets, 50.0, run.rng)]
-    run.config = dataclasses.replace(run.config, pairs=1)
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(fitting, "draw_pair", lambda *args: pairs[0])
-        patch.setattr(fitting, "augment", lambda image, ids, *rest: (image, ids))
+    batch = run.learner.source.batch(1, run.share)
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(run.learner.source, "batch", lambda step, share: batch)
         for _ in range(12):
             run.advance()
     assert np.mean(run.losses[-3:]) < 0.9 * np.mean(run.losses[:3])
@@ -115,6 +112,38 @@ def test_the_rate_falls_to_nothing(files: tuple[str, ...], tmp_path: Path) -> No
 
 
 # ---------------------------------------------------------------------------------------------- repeating and resuming
+def test_the_carry_training_is_that_of_the_released_checkpoint(files: tuple[str, ...], tmp_path: Path) -> None:
+    """The first version of the loop, written out: every option that came later leaves its losses as they were, bit for bit."""
+    run = started(files, tmp_path, pairs=2, seed=3)
+    for _ in range(2):
+        run.advance()
+    torch.manual_seed(3)
+    model = CarryModel(create_encoder(channels=16)).train()
+    optimiser = torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9, weight_decay=5e-4)
+    rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
+    sets = [[load_scan(Path(f)) for f in files]]
+    losses = []
+    for step in (1, 2):
+        optimiser.param_groups[0]["lr"] = 1e-2 * (1 - step / 5) ** 0.9
+        a, a_ids, b, b_ids = (torch.stack(t) for t in zip(*(draw_pair(sets, 50.0, rng) for _ in range(2)), strict=True))
+        if torch.rand((), generator=generator) < 0.5:
+            a, a_ids = augment(a, a_ids, run.config.augment, generator)
+        else:
+            b, b_ids = augment(b, b_ids, run.config.augment, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = model.encoder(torch.cat([a, b]))
+        first, second = torch.nn.functional.normalize(features.float(), dim=1, eps=1e-4).chunk(2)
+        t = model.log_temperature.exp()
+        pairs = zip(first, a_ids, second, b_ids, strict=True)
+        loss = torch.stack([carry_loss(f, i, g, j, t) + carry_loss(g, j, f, i, t) for f, i, g, j in pairs]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses == run.losses
+
+
 def test_the_same_seed_gives_the_same_losses(files: tuple[str, ...], tmp_path: Path) -> None:
     losses = []
     for seed in (0, 0, 1):
@@ -176,6 +205,38 @@ def test_training_starts_from_given_weights(files: tuple[str, ...], tmp_path: Pa
     assert all(torch.equal(found[name], tensor) for name, tensor in trunk.items() if "num_batches" not in name)
 
 
-def test_prepared_scans_have_the_size_asked_for(files: tuple[str, ...]) -> None:
-    with np.load(files[0]) as data:
-        assert data["image"].shape == data["regions"].shape == (6, PIXELS, PIXELS)
+def test_another_configuration_does_not_go_on_with_a_run(files: tuple[str, ...], tmp_path: Path) -> None:
+    fit(config(files, tmp_path, steps=0))
+    with pytest.raises(ConfigError, match="another lr, seed"):
+        fit(config(files, tmp_path, steps=0, seed=1, lr=0.5))
+    said = json.loads((tmp_path / "run.json").read_text())
+    for later in ("method", "options", "ema", "episode_augment"):  # a run of the first version
+        del said[later]
+    (tmp_path / "run.json").write_text(json.dumps(said))
+    fit(config(files, tmp_path, steps=0))
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(files: tuple[str, ...], tmp_path: Path) -> None:
+    run = started(files, tmp_path)
+    with torch.no_grad():
+        run.model.log_temperature.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="loss of step 1 is nan"):
+        run.advance()
+
+
+def test_the_running_mean_of_the_weights_is_saved_instead(files: tuple[str, ...], tmp_path: Path) -> None:
+    run = started(files, tmp_path, ema=0.9)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    run.advance()
+    after = {k: v.clone() for k, v in run.model.state_dict().items()}
+    found = load_file(run.export())
+    name = "trunk.layer1.0.conv2.weight"
+    expected = 0.9 * before[f"encoder.{name}"] + 0.1 * after[f"encoder.{name}"]
+    torch.testing.assert_close(found[name], expected)
+    assert not torch.equal(found[name], after[f"encoder.{name}"])
+
+
+@pytest.mark.parametrize("wrong", [{"pairs": 0}, {"steps": -1}, {"ema": 1.0}, {"schedule": "up"}, {"optimiser": "lbfgs"}])
+def test_impossible_configurations_are_refused(files: tuple[str, ...], tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        config(files, tmp_path, **wrong)

@@ -14,7 +14,9 @@ pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled co
 
 from fewshotseg_training import cli  # noqa: E402
 from fewshotseg_training.fit import FitConfig, fit  # noqa: E402
+from fewshotseg_training.prepare import PrepareConfig, Prepared  # noqa: E402
 from FewShotSegLib.checkpoints import load_checkpoint  # noqa: E402
+from FewShotSegLib.errors import CheckpointError  # noqa: E402
 
 
 def run(*arguments: object) -> Result:
@@ -52,13 +54,14 @@ def used(config: FitConfig) -> list[list[str]]:
 def test_prepare_says_what_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Path, Path, int]] = []
 
-    def pretend(folder: Path, cache: Path, *, min_size: int) -> list[Path]:
-        calls.append((folder, cache, min_size))
-        return [cache / "a.npz", cache / "b.npz"]
+    def pretend(folder: Path, cache: Path, config: PrepareConfig, **options: object) -> Prepared:
+        calls.append((folder, cache, config.min_size))
+        return Prepared([cache / "a.npz", cache / "b.npz"], {"c": "it is empty"})
 
     monkeypatch.setattr(cli, "prepare_folder", pretend)
     result = run("prepare", tmp_path / "heart", tmp_path / "cache", "--min-size", 1000)
     assert result.exit_code == 0 and "2 scans of heart are ready" in result.output
+    assert "Skipped c: it is empty" in result.output
     run("prepare", tmp_path / "belly", tmp_path / "cache")
     assert calls == [(tmp_path / "heart", tmp_path / "cache", 1000), (tmp_path / "belly", tmp_path / "cache", 5000)]
 
@@ -67,6 +70,7 @@ def test_fit_trains_on_every_prepared_scan(cache: tuple[Path, Path], fitted: lis
     result = run("fit", *cache, "--out", tmp_path / "run", "--steps", 7, "--seed", 3, "--weights", tmp_path / "w.safetensors")
     assert result.exit_code == 0 and "encoder.safetensors" in result.output
     (config,) = fitted
+    assert (config.method, config.pairs, config.lr, config.schedule, config.options) == ("carry", 4, 1e-2, "poly", ())
     assert used(config) == [["mr:01", "mr:02", "mr:03"], ["ct:01", "ct:07"]]
     assert (config.out, config.steps, config.seed) == (str(tmp_path / "run"), 7, 3)
     assert config.weights == str(tmp_path / "w.safetensors")
@@ -95,6 +99,23 @@ def test_a_folder_without_scans_is_refused(cache: tuple[Path, Path], fitted: lis
     assert fitted == []
 
 
+def test_a_method_brings_its_own_settings(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path) -> None:
+    words = ["--out", tmp_path / "run", "--option", "stage=1", "--base", "some", "--exclude", "2,3", "--exclude-rule", "all"]
+    assert run("fit", *cache, "--method", "visa", *words).exit_code == 0
+    assert run("fit", *cache, "--method", "alpnet", "--published", "--out", tmp_path / "run").exit_code == 0
+    ours, published = fitted
+    assert (ours.method, ours.options, ours.base, ours.exclude) == ("visa", (("stage", 1),), "some", (2, 3))
+    assert (ours.exclude_rule, ours.lr, ours.pairs, ours.schedule, ours.encoder) == ("all", 1e-3, 4, "cosine", "resnet50v2")
+    assert (published.pairs, published.steps, published.schedule, published.encoder) == (1, 100_100, "decay", "resnet101")
+    assert (published.clip, published.bf16) == (0.0, False)
+
+
+@pytest.mark.parametrize("words", [["--exclude", "two"], ["--method", "magic"], ["--method", "alpnet", "--option", "x"]])
+def test_slips_of_the_pen_are_told(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path, words: list[str]) -> None:
+    assert run("fit", *cache, "--out", tmp_path / "run", *words).exit_code != 0
+    assert fitted == []
+
+
 def test_a_run_becomes_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
     for case in ("01", "02"):
@@ -111,6 +132,14 @@ def test_a_run_becomes_a_checkpoint(tmp_path: Path) -> None:
     assert card.training_data == [{"name": "toy", "licence": "CC-BY-4.0", "scans": 2}]
     assert card.results == results and card.extra["seed"] == 4 and card.extra["objective"] == "carry"
     assert str(tmp_path) not in card.to_json()
+
+
+@pytest.mark.parametrize("there", [(), ("run.json",)])
+def test_only_finished_runs_are_exported(tmp_path: Path, there: tuple[str, ...]) -> None:
+    for name in there:
+        (tmp_path / name).write_text("{}")
+    result = run("export", tmp_path, tmp_path / "out", "--name", "toy")
+    assert isinstance(result.exception, CheckpointError) and not (tmp_path / "out").exists()
 
 
 def test_errors_are_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshotseg_training.scans import prepare_folder
+from fewshotseg_training.prepare import PrepareConfig, prepare_folder
 from FewShotSegLib.phantom import save_case
 
 PIXELS = 64
@@ -18,5 +18,6 @@ def raw_folder(folder: Path, cases: int = 2) -> Path:
 
 
 def prepared(folder: Path, cases: int = 2) -> tuple[str, ...]:
-    """Prepared scans below `folder`."""
-    return tuple(str(p) for p in prepare_folder(raw_folder(folder / "toy", cases), folder / "cache", min_size=60, size=PIXELS))
+    """Prepared scans below `folder`, with superpixels and with what is known of their labels."""
+    config = PrepareConfig(min_size=60, size=PIXELS, superpixels=True, superpixel_size=30)
+    return tuple(str(p) for p in prepare_folder(raw_folder(folder / "toy", cases), folder / "cache", config).done)

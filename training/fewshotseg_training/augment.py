@@ -27,12 +27,17 @@ class AugmentConfig:
     curves: float = 0.0
 
 
+def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Numbers 0..1 on the generator's device, which is that of the images."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
 def _signed(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    return torch.rand(shape, generator=generator) * 2 - 1
+    return _uniform(shape, generator) * 2 - 1
 
 
 def _between(limits: tuple[float, float], shape: tuple[int, ...], generator: Generator) -> Tensor:
-    return limits[0] + (limits[1] - limits[0]) * torch.rand(shape, generator=generator)
+    return limits[0] + (limits[1] - limits[0]) * _uniform(shape, generator)
 
 
 def sampling_grid(batch: int, size: tuple[int, int], config: AugmentConfig, generator: Generator) -> Tensor:
@@ -56,7 +61,7 @@ def change_intensity(image: Tensor, config: AugmentConfig, generator: Generator)
     span = image.amax((1, 2), keepdim=True) - low + 1e-5
     image = span * ((image - low + 1e-5) / span) ** _between(config.gamma, (batch, 1, 1), generator)
     bias = 1 + config.bias * F.interpolate(_signed((batch, 1, 4, 4), generator), size, mode="bicubic")[:, 0]
-    noise = torch.randn(image.shape, generator=generator) * torch.rand((batch, 1, 1), generator=generator)
+    noise = torch.randn(image.shape, generator=generator, device=generator.device) * _uniform((batch, 1, 1), generator)
     return image * bias + low + config.noise * noise
 
 
@@ -67,10 +72,10 @@ def random_curves(image: Tensor, part: float, generator: Generator, knots: int =
     have levels of any height, as if another contrast or modality showed the same anatomy.
     """
     batch = len(image)
-    chosen = torch.rand((batch,), generator=generator) < part
-    identity = torch.linspace(0, 1, knots).expand(batch, -1)
-    free = torch.rand((batch, knots), generator=generator)
-    wild = torch.rand((batch, 1), generator=generator) < 0.5
+    chosen = _uniform((batch,), generator) < part
+    identity = torch.linspace(0, 1, knots, device=image.device).expand(batch, -1)
+    free = _uniform((batch, knots), generator)
+    wild = _uniform((batch, 1), generator) < 0.5
     levels = torch.where(wild, free, identity + 0.4 * (free - 0.5))
     levels[:, 0] = 0
     low, high = image.amin((1, 2), keepdim=True), image.amax((1, 2), keepdim=True)

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from torch import nn
 
+from fewshotseg_training.objectives import create_objective
 from FewShotSegLib.cards import Card
-from FewShotSegLib.checkpoints import save_checkpoint
+from FewShotSegLib.checkpoints import load_checkpoint, save_checkpoint
 from FewShotSegLib.encoders import create_encoder
+from FewShotSegLib.errors import CheckpointError
 from FewShotSegLib.methods import list_methods
 
-SETTINGS = ("steps", "pairs", "lr", "momentum", "weight_decay", "clip", "reach_mm", "seed", "augment")
+SETTINGS = (
+    "steps", "pairs", "lr", "momentum", "weight_decay", "clip", "reach_mm", "seed", "augment",
+    "method", "base", "freeze_encoder", "source", "exclude", "exclude_rule", "schedule", "ema",
+)  # fmt: skip
+LARGEST = 20e6  # bytes
 
 
 def export_run(
@@ -27,26 +34,71 @@ def export_run(
     licence: str,
     data_licences: Mapping[str, str],
     results: list[dict[str, Any]],
+    encoder_from: str = "",
 ) -> Path:
     """Write `<name>.safetensors` (fp16) and its card from the folder of a finished run; returns the weights' file.
 
     `data_licences` names the licence of every data set by its folder name. `results` are the card's records of what was
-    measured. Paths of the training machine do not go into the card.
+    measured. With `encoder_from`, the run's frozen encoder stays where it is and the checkpoint holds the head only. Paths of
+    the training machine do not go into the card.
+
+    Raises:
+        CheckpointError: the run is not finished, or the file would be larger than 20 MB.
     """
-    config = json.loads((run / "run.json").read_text())
-    encoder = create_encoder(config["encoder"], channels=config["channels"])
-    encoder.load_state_dict(load_file(run / "encoder.safetensors"))
+    config = _finished(run)
+    head = _head(run, config)
     sets = {Path(files[0]).parent.name: len(files) for files in config["data"]}
     card = Card(
         name=name,
         description=description,
-        encoder=config["encoder"],
-        channels=config["channels"],
-        methods=list_methods(),
+        methods=list_methods() if head is None else [config["method"]],
         modalities=modalities,
         training_data=[{"name": s, "licence": data_licences.get(s, "unknown"), "scans": n} for s, n in sets.items()],
         licence=licence,
         results=results,
-        extra={"objective": "carry", **{key: config[key] for key in SETTINGS}},
+        method="" if head is None else config["method"],
+        options={} if head is None else dict(config["options"]),
+        encoder_from=encoder_from,
+        extra={"objective": config.get("method", "carry"), **{key: _told(config[key]) for key in SETTINGS if key in config}},
     )
-    return save_checkpoint(encoder, card, folder)
+    encoder = load_checkpoint(encoder_from)[0] if encoder_from else _encoder(run, config)
+    path = save_checkpoint(encoder, card, folder, head=head)
+    if path.stat().st_size > LARGEST:
+        size = path.stat().st_size / 1e6
+        path.unlink()
+        path.with_suffix(".json").unlink()
+        raise CheckpointError(
+            f"The checkpoint {name} has {size:.1f} MB", "at most 20 MB", "freeze the encoder and export with --encoder-from"
+        )
+    return path
+
+
+def _finished(run: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{run} is no folder of a run ({error})", "run.json in it", "give the --out of a fit") from error
+    if not (run / "encoder.safetensors").exists():
+        raise CheckpointError(f"The run in {run} is not finished", "encoder.safetensors in it", "run the same fit again")
+    return config
+
+
+def _encoder(run: Path, config: Mapping[str, Any]) -> nn.Module:
+    encoder = create_encoder(config["encoder"], channels=config["channels"])
+    encoder.load_state_dict(load_file(run / "encoder.safetensors"))
+    return encoder
+
+
+def _head(run: Path, config: Mapping[str, Any]) -> nn.Module | None:
+    """The learned head, or None for a run that learned only the encoder."""
+    path = run / "head.safetensors"
+    if not path.exists():
+        return None
+    head = create_objective(config["method"], channels=config["channels"], **dict(config["options"])).head
+    head.load_state_dict(load_file(path))
+    return head
+
+
+def _told(value: Any) -> Any:
+    """A setting without the folders of the training machine."""
+    return Path(value).name if isinstance(value, str) and "/" in value else value

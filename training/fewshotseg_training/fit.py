@@ -1,4 +1,4 @@
-"""The training loop: pairs of neighbouring slices, carry objective, resumable checkpoints.
+"""The training loop: one loop for all learners, resumable at any moment.
 
 One frozen `FitConfig` says everything; it is saved beside the weights as `run.json`. The same seed gives the same losses.
 """
@@ -8,179 +8,182 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from fewshotseg_training.augment import AugmentConfig, augment
-from fewshotseg_training.carry import carry_loss
-from fewshotseg_training.scans import TrainingScan, load_scan
-from FewShotSegLib.encoders import Encoder, create_encoder, load_trunk_weights
-from FewShotSegLib.errors import VolumeError
+from fewshotseg_training.config import FitConfig, check_same
+from fewshotseg_training.display import Watch
+from fewshotseg_training.distributed import Share, mean_of, processes
+from fewshotseg_training.learners import Learner, create_learner, with_base
+from fewshotseg_training.scans import load_scan
+from fewshotseg_training.schedules import rate
+from FewShotSegLib.devices import choose_device
+from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.files import atomic_path
 
-STATE = "state.pt"
-TRIES = 10_000  # draws of a pair before giving up
+__all__ = ["FitConfig", "Run", "fit"]
+
+STATE, RUN = "state.pt", "run.json"
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything a training run depends on. `data` holds one tuple of prepared scan files per data set."""
-
-    data: tuple[tuple[str, ...], ...]
-    out: str
-    weights: str = ""
-    steps: int = 450
-    pairs: int = 4
-    lr: float = 1e-2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 5.0
-    reach_mm: float = 14.0
-    encoder: str = "resnet50v2"
-    channels: int = 256
-    seed: int = 0
-    save_every_s: float = 60.0
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-
-class CarryModel(nn.Module):
-    """Encoder with unit features and the learned temperature of their similarities."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
-
-    def forward(self, slices: Tensor) -> Tensor:
-        """Slices (b, h, w) -> unit features (b, c, h/8, w/8)."""
-        with torch.autocast(slices.device.type, torch.bfloat16):
-            features = self.encoder(slices)
-        return F.normalize(features.float(), dim=1, eps=1e-4)
-
-
-def draw_pair(sets: Sequence[Sequence[TrainingScan]], reach_mm: float, rng: np.random.Generator) -> tuple[Tensor, ...]:
-    """Two slices of one scan at most `reach_mm` apart (always at least the neighbour): image, ids, image, ids.
-
-    Raises:
-        VolumeError: no such pair whose first slice shows more than three regions.
-    """
-    for _ in range(TRIES):
-        scans = sets[int(rng.integers(len(sets)))]
-        scan = scans[int(rng.integers(len(scans)))]
-        z = int(rng.integers(len(scan.image)))
-        steps = max(1, round(reach_mm / scan.slice_spacing))
-        other = z + int(rng.integers(1, steps + 1)) * int(rng.choice([-1, 1]))
-        if 0 <= other < len(scan.image) and len(np.unique(scan.regions[z])) > 3:
-            return tuple(
-                torch.from_numpy(a.astype(t))
-                for i in (z, other)
-                for a, t in ((scan.image[i], np.float32), (scan.regions[i], np.int64))
-            )
-    raise VolumeError(
-        f"No pair of slices with more than three regions in {TRIES} draws",
-        "scans of several slices, cut into several regions each",
-        "prepare the scans with a smaller --min-size",
-    )
-
-
-def pair_losses(model: CarryModel, pairs: Sequence[tuple[Tensor, ...]], config: FitConfig, generator: torch.Generator) -> Tensor:
-    """Mean carry loss, both directions, of a batch of pairs; one side of each is augmented."""
-    a, a_ids, b, b_ids = (torch.stack(t) for t in zip(*pairs, strict=True))
-    if torch.rand((), generator=generator) < 0.5:
-        a, a_ids = augment(a, a_ids, config.augment, generator)
-    else:
-        b, b_ids = augment(b, b_ids, config.augment, generator)
-    first, second = model(torch.cat([a, b])).chunk(2)
-    temperature = model.log_temperature.exp()
-    losses = [
-        carry_loss(f, i, g, j, temperature) + carry_loss(g, j, f, i, temperature)
-        for f, i, g, j in zip(first, a_ids, second, b_ids, strict=True)
-    ]
-    return torch.stack(losses).mean()
+class TrainingError(FewShotSegError):
+    """A training that cannot go on."""
 
 
 class Run:
-    """One training run: model, optimiser and both generators, saved together so that resuming changes nothing."""
+    """One training run: model, optimiser and the source of its batches, saved together so that resuming changes nothing."""
 
-    def __init__(self, config: FitConfig) -> None:
-        torch.manual_seed(config.seed)
-        encoder = create_encoder(config.encoder, channels=config.channels)
-        if config.weights:
-            load_trunk_weights(encoder, load_file(config.weights))
-        self.config, self.step = config, 0
+    def __init__(self, config: FitConfig, share: Share | None = None, device: torch.device | None = None) -> None:
+        self.config, self.share, self.step = config, share or Share(), 0
+        self.device = device or choose_device(config.device)
         self.losses: list[float] = []
-        self.model = CarryModel(encoder).train()
-        self.optimiser = torch.optim.SGD(
-            self.model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-        self.rng, self.generator = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
-        self.sets = [[load_scan(Path(p)) for p in files] for files in config.data]
+        self.terms: dict[str, float] = {}
+        sets = [[load_scan(Path(p)) for p in files] for files in config.data]
+        self.learner: Learner = create_learner(config, sets, self.device)
+        self.model = self.learner.model.to(self.device).train()
+        self.optimiser = _optimiser(config, self.model)
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if config.ema else {}
         self.out = Path(config.out)
+        self._forward = _parallel(self.model, self.share, self.device)
 
     def resume(self) -> None:
         """Continue from the saved state, where there is one."""
         path = self.out / STATE
-        if path.exists():
-            state = torch.load(path, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.generator.set_state(state["generator"])
-            self.rng.bit_generator.state = json.loads(state["rng"])
-            self.step, self.losses = state["step"], state["losses"]
+        if not path.exists():
+            return
+        if (self.out / RUN).exists():
+            check_same(self.config, json.loads((self.out / RUN).read_text(encoding="utf-8")))
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.learner.source.load(state)
+        self.ema = state.get("ema", {})
+        self.step, self.losses = state["step"], state["losses"]
 
     def save(self) -> None:
         """Write the state atomically: model, optimiser, generators, losses."""
-        state = {
+        state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
-            "rng": json.dumps(self.rng.bit_generator.state),
             "step": self.step,
             "losses": self.losses,
+            **({"ema": self.ema} if self.ema else {}),
+            **self.learner.source.state(),
         }
         with atomic_path(self.out / STATE) as part:
             torch.save(state, part)
 
     def advance(self) -> None:
-        """One optimiser step on a fresh batch of pairs, at the polynomial schedule's rate."""
-        config = self.config
+        """One optimiser step on a fresh batch, at the schedule's rate."""
         self.step += 1
         for group in self.optimiser.param_groups:
-            group["lr"] = config.lr * (1 - self.step / (config.steps + 1)) ** 0.9
-        pairs = [draw_pair(self.sets, config.reach_mm, self.rng) for _ in range(config.pairs)]
-        loss = pair_losses(self.model, pairs, config, self.generator)
+            group["lr"] = rate(self.config, self.step)
+        terms = self._forward(self.learner.source.batch(self.step, self.share), self.step - 1)
+        loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
-        self.losses.append(loss.item())
+        self._average()
+        self._record(loss, terms)
+
+    def _average(self) -> None:
+        """The running mean of the weights takes one step; counters are copied."""
+        for name, value in self.model.state_dict().items() if self.ema else ():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value.detach(), 1 - self.config.ema)
+            else:
+                self.ema[name].copy_(value)
+
+    def _record(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        self.losses.append(mean_of(loss, self.share).item())
+        self.terms = {name: term.item() for name, term in terms.items()} if len(terms) > 1 else {}
+        if not math.isfinite(self.losses[-1]):
+            raise TrainingError(
+                f"The loss of step {self.step} is {self.losses[-1]}",
+                "a finite loss",
+                f"train with a smaller --lr than {self.config.lr}; the last saved state in {self.out} is still good",
+            )
+
+    def export(self) -> Path:
+        """Write the trained parts, each a .safetensors file; returns the first one's path."""
+        if self.ema:
+            self.model.load_state_dict(self.ema)
+        paths = []
+        for name, module in self.learner.parts().items():
+            tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+            if tensors:
+                paths.append(self.out / f"{name}.safetensors")
+                with atomic_path(paths[-1]) as part:
+                    save_file(tensors, part)
+        return paths[0]
 
 
 def fit(config: FitConfig) -> Path:
-    """Train to the end of `config.steps`, resuming where a killed run stopped; returns the encoder's weights file."""
-    run = Run(config)
-    run.out.mkdir(parents=True, exist_ok=True)
-    run.resume()
-    (run.out / "run.json").write_text(json.dumps(asdict(config), indent=1))
-    started, saved, first = time.monotonic(), time.monotonic(), run.step
-    while run.step < config.steps:
+    """Train to the end of `config.steps`, resuming where a killed run stopped; returns the weights' file.
+
+    That is `encoder.safetensors`, with `head.safetensors` beside it when the method learns one, or `flow.safetensors`.
+
+    Raises:
+        ConfigError: an impossible configuration, or the folder holds a run with another one.
+        VolumeError: a scan that is not prepared, or nothing to draw from.
+        TrainingError: the loss is not finite any more.
+    """
+    config = with_base(config)
+    with processes(choose_device(config.device)) as (share, device):
+        run = Run(config, share, device)
+        run.out.mkdir(parents=True, exist_ok=True)
+        run.resume()
+        if share.rank == 0:
+            with atomic_path(run.out / RUN) as part:
+                part.write_text(config.to_json(), encoding="utf-8")
+        with Watch(run) as watch:
+            _train(run, watch)
+        if share.rank == 0:
+            run.save()
+            return run.export()
+        return run.out / "encoder.safetensors"
+
+
+def _train(run: Run, watch: Watch) -> None:
+    saved = time.monotonic()
+    while run.step < run.config.steps:
         run.advance()
-        if run.step % 50 == 0:
-            pace = (time.monotonic() - started) / (run.step - first)
-            tau = run.model.log_temperature.exp().item()
-            print(f"{run.step} loss {np.mean(run.losses[-50:]):.3f} temperature {tau:.1f} {pace:.2f} s/step", flush=True)
-        if time.monotonic() - saved > config.save_every_s:
+        watch.step()
+        if run.share.rank == 0 and time.monotonic() - saved > run.config.save_every_s:
             run.save()
             saved = time.monotonic()
-    run.save()
-    weights = {k: v.detach().contiguous() for k, v in run.model.encoder.state_dict().items()}
-    with atomic_path(run.out / "encoder.safetensors") as part:
-        save_file(weights, part)
-    return run.out / "encoder.safetensors"
+
+
+def _optimiser(config: FitConfig, model: nn.Module) -> torch.optim.Optimizer:
+    learned = [p for p in model.parameters() if p.requires_grad]
+    if not learned:
+        raise TrainingError(
+            f"Nothing is left to learn: the method {config.method} has no head and its encoder is frozen",
+            "an encoder that learns, or a method with a head",
+            "train without --freeze-encoder",
+        )
+    if config.optimiser == "adam":
+        return torch.optim.Adam(learned, config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(learned, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _parallel(model: nn.Module, share: Share, device: torch.device) -> nn.Module:
+    """The model, its gradients averaged over the processes; on GPUs its normalisation layers see all of them, too."""
+    if share.world == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True)
+
+
+def shorter(config: FitConfig, steps: int) -> FitConfig:
+    """The same training with fewer steps."""
+    return replace(config, steps=min(steps, config.steps))

@@ -1,114 +1,130 @@
-"""Prepared scans: preprocessed once, kept as arrays, drawn from by training."""
+"""Prepared scans: preprocessed once, kept as memory-mapped arrays, drawn from by training."""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass, replace
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any, Literal
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
-from fewshotseg_training.supervoxels import supervoxels
-from FewShotSegLib.encoding import thinned
 from FewShotSegLib.errors import VolumeError
-from FewShotSegLib.grid import CT_WINDOW, DEFAULT_PIXELS, MR_PERCENTILE, AxialGrid
-from FewShotSegLib.volume import Volume
+from FewShotSegLib.files import atomic_path
 
-SIZE = 256
+SUPERPIXELS = ".superpixels.npy"
+LEVELS = 65534  # of an int16 image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingScan:
-    """One unlabelled scan: `image` (z, y, x) float16 z-scored, `regions` (z, y, x) uint16, slice spacing in mm."""
+    """One unlabelled scan: `image` (z, y, x), `regions` (z, y, x) uint16 supervoxels, slice spacing in mm.
+
+    image: float16 z-scored, or int16; `grey` makes z-scored float32 of both. superpixels: (z, y, x) uint16, or None.
+    present: (z, labels) bool, which labels of `labels` a slice shows; only to leave slices out (setting 2), and only of scans
+    that were prepared beside a label map.
+    """
 
     name: str
     image: np.ndarray
     regions: np.ndarray
     slice_spacing: float
+    scale: float = 1.0
+    shift: float = 0.0
+    superpixels: np.ndarray | None = None
+    labels: tuple[int, ...] = ()
+    present: np.ndarray | None = None
+
+    def grey(self, slices: int | Sequence[int]) -> np.ndarray:
+        """Z-scored float32 pixels of one slice (y, x) or several (n, y, x)."""
+        values = self.image[slices if isinstance(slices, int) else list(slices)].astype(np.float32)
+        return values if self.image.dtype == np.float16 else values * np.float32(self.scale) + np.float32(self.shift)
+
+    def layer(self, kind: Literal["superpixels", "regions"]) -> np.ndarray:
+        """Region ids (z, y, x). Raises VolumeError when the scan has no superpixels."""
+        if kind == "regions":
+            return self.regions
+        if self.superpixels is None:
+            raise VolumeError(
+                f"The prepared scan {self.name} has no superpixels",
+                f"the file {self.name}{SUPERPIXELS} beside it",
+                "run `fewshotseg-train pseudolabels` on its folder",
+            )
+        return self.superpixels
+
+    def shows(self, labels: Sequence[int]) -> np.ndarray:
+        """Which of these labels each slice shows, (z, labels) bool. Raises VolumeError when that is not known."""
+        if not labels:
+            return np.zeros((len(self.image), 0), bool)
+        if self.present is None:
+            raise VolumeError(
+                f"Nobody knows which slices of {self.name} show the labels {list(labels)}",
+                "a scan that was prepared beside its label map (<case>_label.nii.gz)",
+                "prepare it again with the label map, or train without --exclude",
+            )
+        columns = [self.present[:, self.labels.index(v)] if v in self.labels else np.zeros(len(self.image), bool) for v in labels]
+        return np.stack(columns, 1)
 
 
-def fit_square(array: np.ndarray, size: int = SIZE) -> np.ndarray:
-    """Centre-crop or pad (with the minimum) the last two axes to `size`."""
-    out = np.full((len(array), size, size), array.min(), array.dtype)
-    cut = [max(0, (n - size) // 2) for n in array.shape[1:]]
-    array = array[:, cut[0] : cut[0] + size, cut[1] : cut[1] + size]
-    pad = [(size - n) // 2 for n in array.shape[1:]]
-    out[:, pad[0] : pad[0] + array.shape[1], pad[1] : pad[1] + array.shape[2]] = array
-    return out
+def quantised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values as int16, with scale and shift that bring their z-scores back to a 65534th of their range."""
+    low, span = float(values.min()), float(values.max() - values.min())
+    mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    levels = np.rint((values - low) * (LEVELS / span) - LEVELS // 2).astype(np.int16)
+    return levels, span / LEVELS / std, (low + span * (LEVELS // 2) / LEVELS - mean) / std
 
 
-def training_slices(volume: Volume, every_mm: float, size: int) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Axial slices about `every_mm` apart, `size` pixels along the longer side, clipped as at use; spacing (z, y, x) in mm.
-
-    Raises:
-        VolumeError: NaN or infinite voxels, or all alike.
-    """
-    whole = AxialGrid.of(volume.geometry)
-    grid = AxialGrid.of(volume.geometry, pixel_mm=whole.pixel_mm * DEFAULT_PIXELS / size)
-    slices = thinned(grid.shape[0], grid.slice_mm, every_mm)
-    values = fit_square(grid.forward_slices(volume.array, slices, order=1, fill=float(volume.array.min())), size)
-    array = values.clip(*CT_WINDOW) if volume.is_ct else np.minimum(values, np.percentile(values, MR_PERCENTILE))
-    if not np.isfinite(values).all() or array.min() == array.max():
-        raise VolumeError(
-            f"The voxels of {volume.name} are NaN, infinite, or all alike",
-            "a scan with contrast",
-            "repair the scan, or take it out of dataset.json",
-        )
-    step = int(slices[1] - slices[0]) if len(slices) > 1 else 1
-    return array, (grid.slice_mm * step, grid.pixel_mm, grid.pixel_mm)
-
-
-def prepare_scan(source: Path, out: Path, *, min_size: int, every_mm: float = 3.0, size: int = SIZE, modality: str = "") -> None:
-    """Read one scan, thin its slices to about `every_mm`, segment its supervoxels and write both arrays atomically.
-
-    Raises:
-        VolumeError: a file that cannot be read, or voxels that cannot be used.
-    """
-    volume = Volume.read(source)
-    array, spacing = training_slices(replace(volume, modality=modality or volume.modality), every_mm, size)
-    regions = supervoxels(array, spacing, min_size=min_size).astype(np.uint16)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    z_scored = ((array - array.mean()) / array.std()).astype(np.float16)
-    with open(part, "wb") as file:
-        np.savez(file, image=z_scored, regions=regions, slice_spacing=spacing[0])
-    os.replace(part, out)
-
-
-def prepare_folder(folder: Path, cache: Path, *, min_size: int, size: int = SIZE) -> list[Path]:
-    """Prepare every case of a folder laid out as `dataset.json` + `<case>_image.nii.gz`; done ones are kept.
-
-    Raises:
-        VolumeError: no readable `dataset.json`, or a broken scan; what is done by then stays.
-    """
-    modality, cases = _described(folder)
-    done = []
-    for case in cases:
-        out = cache / folder.resolve().name / f"{case}.npz"
-        if not out.exists():
-            prepare_scan(folder / f"{case}_image.nii.gz", out, min_size=min_size, size=size, modality=modality)
-        done.append(out)
-    return done
-
-
-def _described(folder: Path) -> tuple[str, list[str]]:
-    """Modality ("" when not declared) and cases of a folder of scans, which need no labels."""
-    path = folder / "dataset.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        return str(described.get("modality", "")), [str(case) for case in described["cases"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VolumeError(f"{path} cannot be used ({error!r})", "a JSON object that lists the scans as `cases`") from error
+def save_scan(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays (`image`, `regions`, `slice_spacing`, ...) as an uncompressed .npz, atomically."""
+    with atomic_path(path) as part, open(part, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_scan(path: Path) -> TrainingScan:
-    """A prepared scan from its file; VolumeError when that is missing or damaged."""
+    """A prepared scan from its file, memory-mapped; VolumeError when that is missing or damaged."""
     try:
-        with np.load(path) as data:
-            return TrainingScan(path.stem, data["image"], data["regions"], float(data["slice_spacing"]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        data = map_arrays(path)
+        beside = path.with_name(path.stem + SUPERPIXELS)
+        return TrainingScan(
+            path.stem,
+            data["image"],
+            data["regions"],
+            float(data["slice_spacing"]),
+            float(data.get("scale", 1.0)),
+            float(data.get("shift", 0.0)),
+            np.load(beside, mmap_mode="r") if beside.exists() else None,
+            tuple(int(v) for v in data.get("labels", ())),
+            data.get("present"),
+        )
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, struct.error) as error:
         raise VolumeError(
             f"{path} is no prepared scan ({error})", "a file of `fewshotseg-train prepare`", "delete it and prepare it again"
         ) from error
+
+
+def map_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an uncompressed .npz: large ones are memory-mapped where they lie in the file, text becomes str.
+
+    Raises:
+        OSError, ValueError, BadZipFile, struct.error: what a damaged file causes.
+    """
+    found: dict[str, Any] = {}
+    with ZipFile(path) as archive, open(path, "rb") as file:
+        for item in archive.infolist():
+            name = item.filename.removesuffix(".npy")
+            with archive.open(item) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, fortran, dtype = read(member)
+                header = member.tell()
+                if item.compress_type != ZIP_STORED or len(shape) < 3:
+                    member.seek(0)
+                    found[name] = np.lib.format.read_array(member)
+                    continue
+            file.seek(item.header_offset + 26)
+            extra = sum(struct.unpack("<HH", file.read(4)))
+            start = item.header_offset + 30 + extra + header
+            found[name] = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+    return found

@@ -23,6 +23,8 @@ class Recipe:
         mixed: one or the other. flow: a superpixel carried to the neighbouring slices by a flow field (VISA).
         volume: runs of `support` and of `query` consecutive slices of one supervoxel (ADNet-3D).
     support, query: slices of an episode.
+    realistic: part of the superpixel episodes that are drawn like `flow` (VISA's first stage, by the paper); reach: farthest
+        neighbour of a `flow` episode, in slices.
     adjacent: supervoxel episodes use truly neighbouring slices (Q-Net), not neighbours in the list of its slices (ADNet).
     min_pixels: least pixels of the region in the support or query slice.
     transformed: `both` sides get a geometry and gamma of their own (ALPNet); `one` side, drawn by lot, gets the geometry and
@@ -35,6 +37,8 @@ class Recipe:
     source: Source = "superpixel"
     support: int = 1
     query: int = 1
+    realistic: float = 0.0
+    reach: int = 2
     adjacent: bool = True
     min_pixels: int = 200
     transformed: Literal["both", "one", "none"] = "both"

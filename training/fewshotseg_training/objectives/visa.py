@@ -33,7 +33,7 @@ def area_change(logits: Tensor) -> Tensor:
 
 
 STAGES = {
-    1: Recipe(source="superpixel", transformed="both", steps=100_000, decay=0.98),
+    1: Recipe(source="superpixel", transformed="both", reach=3, steps=100_000, decay=0.98),
     2: Recipe(source="flow", query=4, transformed="none", steps=4_000, lr=1e-5, decay=0.98),
 }
 
@@ -66,7 +66,9 @@ class VisaObjective(AlpnetObjective):
             "query": torch.stack([loss.query for loss in found]).mean(),
             "alignment": torch.stack([loss.alignment for loss in found]).mean(),
         }
-        agree = [interslice_loss(f.logits) for f, real in zip(found, episodes.realistic, strict=True) if real and len(f.logits) > 1]
+        agree = [
+            interslice_loss(f.logits) for f, real in zip(found, episodes.realistic, strict=True) if real and len(f.logits) > 1
+        ]
         if agree:
             terms["interslice"] = self.interslice_weight(step) * torch.stack(agree).sum() / len(found)
         return terms
