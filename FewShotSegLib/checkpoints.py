@@ -81,7 +81,7 @@ def load_checkpoint(name_or_path: str | Path, *, progress: DownloadProgress | No
     expected = encoder.state_dict()
     check_tensors(path, card, tensors, expected)
     encoder.load_state_dict({name: tensors[name].to(own.dtype) for name, own in expected.items()}, assign=True)
-    return encoder.to(memory_format=torch.channels_last).eval(), card
+    return encoder.to(memory_format=encoder.layout).eval(), card
 
 
 def load_head(name_or_path: str | Path, method: str) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from FewShotSegLib.encoders import Encoder, folded
 from FewShotSegLib.errors import ConfigError
+from FewShotSegLib.resnext3d import TILE, tiled
 
 log = logging.getLogger(__name__)
 PROBE_SIDE = 128  # pixels
@@ -33,12 +34,16 @@ class FeatureRunner:
 
     def __init__(self, encoder: Encoder, device: torch.device, batch: int = 8) -> None:
         self.encoder = (folded(encoder) if isinstance(encoder, Encoder) else encoder).eval().to(device)
-        self.device, self.batch = device, batch
+        self.volumetric = getattr(encoder, "volumetric", False)
+        self.device, self.batch = device, TILE if self.volumetric else batch
         self.notes: list[str] = []
         self._bf16: bool | None = None
 
     def __call__(self, slices: Tensor) -> Iterator[Tensor]:
         """Slices (n, h, w) -> unit features (b, c, h/8, w/8) batch after batch, on the CPU, float32."""
+        if self.volumetric:
+            yield from self._volume(slices)
+            return
         start = 0
         while start < len(slices):
             try:
@@ -50,6 +55,19 @@ class FeatureRunner:
                 continue
             start += len(features)
             yield features
+
+    def _volume(self, slices: Tensor) -> Iterator[Tensor]:
+        """All slices as one volume, in overlapping tiles; the memory decides at the first of them."""
+        given = 0
+        while given < len(slices):
+            try:
+                for features in tiled(self._encode, slices, self.batch, self.batch // 4):
+                    given += len(features)
+                    yield F.normalize(features, dim=1, eps=1e-4)
+            except RuntimeError as error:
+                if given or not out_of_memory(error):
+                    raise
+                self._make_room()
 
     @torch.no_grad()
     def _encode(self, slices: Tensor) -> Tensor:

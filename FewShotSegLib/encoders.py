@@ -4,6 +4,8 @@ Two trunks, both at output stride 8 and followed by one 1x1 convolution without 
 
 - `resnet50v2`: pre-activation ResNet-50 (He et al., ECCV 2016), stages 1-3, the light default.
 - `resnet101`: the DeepLabV3 ResNet-101 backbone of SSL-ALPNet (Ouyang et al., ECCV 2020, section 4) and ADNet.
+
+`resnext3d.py` adds encoders of whole volumes: `resnext3d101` (ADNet-3D) and the light `resnext3d26`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,18 +107,23 @@ class ResNet101(nn.Module):
         return x
 
 
+VOLUMETRIC = ("resnext3d101", "resnext3d26")
 TRUNKS: dict[str, Callable[[], ResNet50V2 | ResNet101]] = {"resnet50v2": ResNet50V2, "resnet101": ResNet101}
 
 
 class Encoder(nn.Module):
     """Trunk and 1x1 projection: grey slices (b h w), h and w multiples of 8 -> features (b channels h/8 w/8), float32."""
 
+    layout = torch.channels_last
+    volumetric = False
+    """Whether all slices of a scan must come together."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk = TRUNKS[config.name]()
-        self.project = nn.Conv2d(self.trunk.out_channels, config.channels, 1, bias=False)
-        self.to(memory_format=torch.channels_last)
+        self.trunk: Any = TRUNKS[config.name]()
+        self.project: nn.Module = nn.Conv2d(self.trunk.out_channels, config.channels, 1, bias=False)
+        self.to(memory_format=self.layout)
 
     def forward(self, slices: Tensor) -> Tensor:
         x = slices[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -133,11 +141,15 @@ def folded(encoder: Encoder) -> Encoder:
 
 def list_encoders() -> list[str]:
     """Names that `create_encoder` accepts."""
-    return sorted(TRUNKS)
+    return sorted([*TRUNKS, *VOLUMETRIC])
 
 
 def create_encoder(name: str = "resnet50v2", *, channels: int = 256) -> Encoder:
     """A new encoder with random weights. Raises ValueError, naming the known ones, when `name` is unknown."""
+    if name in VOLUMETRIC:
+        from FewShotSegLib.resnext3d import VolumeEncoder
+
+        return VolumeEncoder(EncoderConfig(name, channels))
     if name not in TRUNKS:
         raise ValueError(f"Unknown encoder {name!r}; expected one of {', '.join(list_encoders())}.")
     return Encoder(EncoderConfig(name, channels))
