@@ -10,6 +10,7 @@ import typer
 
 from FewShotSegLib.allocator import reuse_large_blocks
 from FewShotSegLib.commands.checkpoints import checkpoints
+from FewShotSegLib.commands.cohort import cohort
 from FewShotSegLib.commands.console import show_error
 from FewShotSegLib.commands.demo import demo
 from FewShotSegLib.commands.evaluate import evaluate
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (segment, evaluate, methods, checkpoints, demo, info):
     app.command()(command)
+app.add_typer(cohort, name="cohort")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path
 
 from FewShotSegLib.cohort.config import CohortConfig
 from FewShotSegLib.cohort.engine import Engine, Found, create_engine
+from FewShotSegLib.cohort.history import keep_history
 from FewShotSegLib.cohort.locks import Locks
 from FewShotSegLib.cohort.manifest import Case
 from FewShotSegLib.cohort.pictures import write_picture
@@ -24,7 +21,6 @@ from FewShotSegLib.cohort.stamps import Stamp
 from FewShotSegLib.cohort.supports import CohortSupport, all_supports, is_current
 from FewShotSegLib.download import sha256_of
 from FewShotSegLib.errors import Cancelled, FewShotSegError, VolumeError
-from FewShotSegLib.files import cannot_write
 from FewShotSegLib.volume import Volume
 
 ShouldCancel = Callable[[], bool]
@@ -220,33 +216,6 @@ def _write(record: CaseRecord, loaded: Loaded, found: Found | None, worker: Work
     record = replace(record, seconds=seconds, finished=finished)
     record.write(places.record(name))
     return record
-
-
-def keep_history(places: Places, name: str) -> None:
-    """Put a result that is about to be replaced, and its record, into the history; they stay where they are, too."""
-    result, record = places.result(name), places.record(name)
-    known = CaseRecord.read(record)
-    if known is None or known.status not in ("done", "corrected") or not result.is_file():
-        return
-    number = 1
-    while (folder := places.history(name, number)).exists():
-        number += 1
-    _copy(result, folder / result.name)
-    _copy(record, folder / record.name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A second name for a file that is only ever replaced as a whole; a copy where there are no hard links."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copy2(source, target)
-    except OSError as error:
-        with suppress(OSError):
-            target.unlink()
-        raise cannot_write(target, error.strerror or str(error)) from error
 
 
 def _told(error: FewShotSegError | None) -> dict[str, str]:

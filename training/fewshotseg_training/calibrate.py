@@ -1,0 +1,130 @@
+"""Calibration of the expected Dice (`FewShotSegLib.cohort.quality`): measure on scans that the encoder has not seen, then fit.
+
+    python -m fewshotseg_training.calibrate collect DATA_DIR FILE --checkpoint FOLD --case 01 --case 02 ...
+    python -m fewshotseg_training.calibrate fit FILE ... --hold-out NAME --output quality.json
+
+`collect` lets every one of the named cases teach every other one, and appends a line per organ: the features, and the true Dice.
+Scans are encoded once. Pairs that are in the file already are passed over, so that it may be stopped and started.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from FewShotSegLib.cohort.features import measure
+from FewShotSegLib.cohort.nearest import Descriptor
+from FewShotSegLib.drawings import EncodedSupport
+from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.evaluation.annotation import draw, organ_slices
+from FewShotSegLib.evaluation.datasets import Dataset
+from FewShotSegLib.evaluation.metrics import dice
+from FewShotSegLib.methods.match import Match
+from FewShotSegLib.progress import Reporter
+from FewShotSegLib.segmenter import Segmenter, Solved
+from FewShotSegLib.segmenter_config import SegmenterConfig
+from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Commands are named, also when there is but one."""
+
+
+class PatientSegmenter(Segmenter):
+    """A Segmenter that keeps every encoded scan and support."""
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__(config)
+        self._scans: dict[tuple[int, float], tuple[Volume, EncodedScan]] = {}
+        self._supports: dict[tuple[int, float], tuple[Support, EncodedSupport]] = {}
+
+    def _encode_query(self, query: Volume, pixel_mm: float, report: Reporter) -> EncodedScan:
+        key = (id(query), pixel_mm)
+        if key not in self._scans:
+            self._scans[key] = (query, super()._encode_query(query, pixel_mm, report))
+        return self._scans[key][1]
+
+    def _encode_supports(self, supports: Sequence[Support], pixel_mm: float, report: Reporter) -> list[EncodedSupport]:
+        for support in supports:
+            key = (id(support), pixel_mm)
+            if key not in self._supports:
+                self._supports[key] = (support, super()._encode_supports([support], pixel_mm, report)[0])
+        return [self._supports[(id(s), pixel_mm)][1] for s in supports]
+
+
+@app.command()
+def collect(
+    data_dir: Annotated[Path, typer.Argument(help="Folder with dataset.json.")],
+    file: Annotated[Path, typer.Argument(help="JSON lines; appended to.")],
+    checkpoint: Annotated[str, typer.Option(help="An encoder that has not seen the cases.")],
+    case: Annotated[list[str], typer.Option(help="A case; repeat for more.")],
+    organ: Annotated[list[str] | None, typer.Option(help="Only this organ; repeat for more. All by default.")] = None,
+    limit: Annotated[int, typer.Option(help="So many pairs in the file are enough; 0 for all.")] = 0,
+    device: str = "cpu",
+) -> None:
+    """Measure every ordered pair of the cases, those of neighbours in the list first."""
+    dataset = Dataset.open(data_dir, organ)
+    segmenter = PatientSegmenter(SegmenterConfig(checkpoint=checkpoint, device=device))
+    scans = {name: dataset.load(name) for name in case}
+    done = {(r["support"], r["case"], r["checkpoint"]) for r in read_rows([file])}
+    drawings: dict[str, Support] = {}
+    name = segmenter.card.name if segmenter.card else ""
+    pairs = sorted(permutations(case, 2), key=lambda pair: (case.index(pair[0]) - case.index(pair[1])) % len(case))
+    for support, query in [pair for pair in pairs if (*pair, name) not in done][: max(limit - len(done), 0) if limit else None]:
+        if support not in drawings:
+            image, labels = scans[support]
+            shown = [o for o in dataset.organs if organ_slices(labels, o)]
+            drawn = draw(image, labels, shown, None, "spread")
+            if drawn is None:
+                continue
+            drawings[support] = drawn
+        rows = list(_pair(segmenter, drawings[support], *scans[query]))
+        facts = {"dataset": dataset.name, "checkpoint": name}
+        with file.open("a", encoding="utf-8") as out:
+            for row in rows:
+                out.write(json.dumps({**facts, "support": support, "case": query, **row}) + "\n")
+        typer.echo(f"{support} -> {query}: " + ", ".join(f"{row['organ']} {row['dice']:.2f}" for row in rows))
+
+
+def _pair(segmenter: Segmenter, support: Support, query: Volume, truth: np.ndarray) -> Iterator[dict[str, Any]]:
+    """A row for each organ that the query has or in which something was found."""
+    solved: list[Solved] = []
+    start = time.perf_counter()
+    found = segmenter.segment(support, query, inspect=solved.append)
+    middle = time.perf_counter()
+    matcher = segmenter.method if isinstance(segmenter.method, Match) else None
+    features = measure(solved[0], found.confidence, matcher, full=True)
+    end = time.perf_counter()
+    a, b = (Descriptor.of(scan.regular()) for scan in (solved[0].scan, solved[0].supports[0].scan))
+    for organ, values in zip(found.organs, features, strict=True):
+        score = dice(found.mask(organ), truth == organ.label)
+        if np.isnan(score):
+            continue
+        yield {
+            "organ": organ.name,
+            "dice": round(score, 5),
+            "similarity": round(a.similarity(b), 5),
+            "seconds": [round(middle - start, 2), round(end - middle, 2)],
+            "features": values,
+        }
+
+
+def read_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The lines of all files; none of one that does not exist yet."""
+    lines = [line for file in files if file.exists() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+if __name__ == "__main__":
+    app()
