@@ -18,6 +18,10 @@ import PySide6.QtWidgets
 from PySide6.QtCore import Property
 from PySide6.QtCore import QObject as _QObject
 
+from slicer_host.pyside_fault import give_spare_references
+
+give_spare_references()
+
 CUSTOM: dict[str, type] = {}
 """Widgets that a .ui file may name besides Qt's own: those of ctk.py and qmrml.py."""
 _TYPES = {"bool": bool, "int": int, "double": float, "float": float, "QString": str}
