@@ -1,19 +1,18 @@
-"""Few-shot segmentation in 3D Slicer: the module file. The work itself is done by FewShotSegLib."""
+"""Few-shot segmentation in 3D Slicer: draw an organ once, segment it in the rest of the scan and in new scans.
 
-import qt
+The parts lie in FewShotSegModule: `widget` the panel, `logic` what it does. The work itself is done by FewShotSegLib.
+"""
+
+import slicer
+from FewShotSegModule import sample_data
+from FewShotSegModule.logic import FewShotSegLogic
+from FewShotSegModule.selftest import FewShotSegTest
+from FewShotSegModule.widget import FewShotSegWidget
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
-)
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
-COMMAND = (
-    "fewshotseg segment --support-image drawn-scan.nii.gz --support-labels Segmentation.seg.nrrd"
-    " --query new-scan.nii.gz --output result.seg.nrrd"
-)
+__all__ = ["FewShotSeg", "FewShotSegLogic", "FewShotSegTest", "FewShotSegWidget"]
 
 
 class FewShotSeg(ScriptedLoadableModule):
@@ -23,47 +22,23 @@ class FewShotSeg(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("Few-Shot Segmentation")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = []
+        self.parent.dependencies = ["Segmentations"]
         self.parent.contributors = ["The FewShotSeg contributors"]
-        self.parent.helpText = _("Draw an organ once; segment it through the rest of that scan and through every new scan.")
-        self.parent.acknowledgementText = ""
+        self.parent.helpText = _(HELP)
+        self.parent.acknowledgementText = _(ACKNOWLEDGEMENT)
+        slicer.app.connect("startupCompleted()", sample_data.register)
 
 
-class FewShotSegWidget(ScriptedLoadableModuleWidget):
-    """A page of instructions: segmenting from this panel comes with a later release."""
+HELP = """<p>Draw an organ once, on one slice or on all; it is segmented in the rest of that scan and in every new scan of the same kind.
+No training, no labelled data; works on the CPU and on a GPU.</p>
+<ol>
+<li><b>Draw:</b> choose the scan, press <i>Draw here</i>, and paint the organ completely on one slice.</li>
+<li><b>Segment:</b> choose the rest of the drawn scan, other scans, or both, and press <i>Apply</i>. The first time, Slicer asks whether it
+may download the packages that are missing; scans never leave this computer.</li>
+<li><b>Results:</b> every scan gets a new segmentation. The list begins with what is least sure; a click shows it. <i>Correct</i> what is
+wrong on a slice or two, then <i>Use as new drawing and run again</i>.</li>
+</ol>
+<p>The bundled network is licensed for research only; the panel shows the licence of the one that is chosen. Not a medical device.</p>"""
 
-    def setup(self):
-        ScriptedLoadableModuleWidget.setup(self)
-        self.logic = FewShotSegLogic()
-        self.instructions = qt.QLabel(self.logic.instructions())
-        self.instructions.wordWrap = True
-        self.instructions.textInteractionFlags = qt.Qt.TextSelectableByMouse
-        self.layout.addWidget(self.instructions)
-        self.layout.addStretch(1)
-
-
-class FewShotSegLogic(ScriptedLoadableModuleLogic):
-    """The texts of the panel."""
-
-    def instructions(self):
-        """How to segment with the command line and bring the result back, as HTML."""
-        steps = [
-            _("Draw the organ in the Segment Editor, on one slice or on all, and save the scan and the segmentation."),
-            _("In a terminal: {command}").format(command=f"<pre style='white-space: pre-wrap'>{COMMAND}</pre>"),
-            _("Drag result.seg.nrrd into Slicer: segment names and colors are those of your drawing."),
-        ]
-        title = _("This release segments from the command line. Working from this panel is planned for a later release.")
-        return f"<p>{title}</p><ol>{''.join(f'<li>{step}</li>' for step in steps)}</ol>"
-
-
-class FewShotSegTest(ScriptedLoadableModuleTest):
-    """Runs with Slicer's ctest and with "Reload and Test"."""
-
-    def runTest(self):
-        self.setUp()
-        self.test_InstructionsShowTheCommand()
-
-    def test_InstructionsShowTheCommand(self):
-        text = FewShotSegLogic().instructions()
-        self.assertIn(COMMAND, text)
-        self.assertIn("later release", text)
+ACKNOWLEDGEMENT = """<p>Learned without labels from CHAOS, BTCV, MS-CMRSeg and ACDC scans, under the terms of these data sets; started from a
+ResNet trained on ImageNet. If you use this module in a publication, please name FewShotSeg and its version.</p>"""

@@ -1,0 +1,36 @@
+"""What the panel says: errors in lines, times in words."""
+
+import math
+
+from slicer.i18n import tr as _
+
+
+def error_text(error):
+    """An error of the library, or a message of it: found, expected and what to do, each on its line."""
+    return str(error).replace(" Expected: ", "\n" + _("Expected:") + " ").replace(" What to do: ", "\n" + _("What to do:") + " ")
+
+
+def time_left(seconds):
+    """ "about 20 s left"; "" when it is not known."""
+    if not math.isfinite(seconds):
+        return ""
+    if seconds < 60:
+        return _("about {count} s left").format(count=max(1, math.ceil(seconds / 5) * 5))
+    return _("about {count} min left").format(count=math.ceil(seconds / 60))
+
+
+def progress_text(state):
+    """What a running job does, and how long it will take."""
+    return " – ".join(part for part in (state.stage, time_left(state.seconds_left)) if part)
+
+
+def outcome_text(state, queries):
+    """What became of a job that ended."""
+    done = len(state.nodes)
+    if state.cancelled:
+        lines = [_("Cancelled. {done} of {all} scans were segmented.").format(done=done, all=queries)]
+    elif done == queries:
+        lines = [_("Done. Check the results, beginning with the first of the list.")]
+    else:
+        lines = [_("{done} of {all} scans were segmented.").format(done=done, all=queries)]
+    return "\n".join([*lines, *map(error_text, state.problems), *state.notes])

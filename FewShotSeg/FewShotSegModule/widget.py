@@ -1,0 +1,339 @@
+"""The panel: what the user sees and clicks. It shows the parameter node and hands the work to the logic."""
+
+import sys
+
+import ctk
+import qt
+import slicer
+import vtk
+from FewShotSegLib.errors import FewShotSegError
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from FewShotSegModule import checkpoints, results, texts
+from FewShotSegModule.editor import DrawingEditor, new_drawing
+from FewShotSegModule.lists import ResultList, SegmentList
+from FewShotSegModule.logic import FewShotSegLogic
+
+POLL_MS = 50
+OWN_PACKAGES = ("FewShotSegModule", "FewShotSegLib")
+
+
+class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = self._parameters = self._tag = None
+        self._drawing = self._cards = self._shown3D = None
+        self._entered = self._starting = self._updating = False
+
+    # ---- life
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/FewShotSeg.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = FewShotSegLogic()
+        self._segments = SegmentList(self.ui.segmentList, self._onSegmentsTicked)
+        self._results = ResultList(self.ui.resultsTable, self._onResultClicked)
+        self._editor = DrawingEditor(self.ui.editorSection.layout())
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._onTimer)
+        self.ui.ownCheckpointPathLineEdit.filters = ctk.ctkPathLineEdit.Files
+        self.ui.ownCheckpointPathLineEdit.nameFilters = ["*.safetensors"]
+        self._fillCheckpoints()
+        self._connect()
+        self._observeScene()
+        self.initializeParameterNode()
+
+    def _connect(self):
+        ui = self.ui
+        ui.applyButton.connect("clicked(bool)", self.onApply)
+        ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        ui.drawButton.connect("clicked(bool)", self.onDraw)
+        ui.correctButton.connect("clicked(bool)", self.onCorrect)
+        ui.reuseButton.connect("clicked(bool)", self.onReuse)
+        ui.editorSection.connect("contentsCollapsed(bool)", self._onEditorCollapsed)
+        ui.queryVolumesSelector.connect("checkedNodesChanged()", self._onQueriesTicked)
+        ui.checkpointComboBox.connect("currentIndexChanged(int)", self._onCheckpointChosen)
+        ui.ownCheckpointPathLineEdit.connect("currentPathChanged(QString)", self._onOwnCheckpoint)
+
+    def _observeScene(self):
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
+
+    def enter(self):
+        self._entered = True
+        self.initializeParameterNode()
+
+    def exit(self):
+        self._entered = False
+        self._editor.stop()
+
+    def cleanup(self):
+        self._timer.stop()
+        self.logic.close()
+        self._editor.close()
+        self._setParameters(None)
+        self.removeObservers()
+
+    def onReload(self):
+        """Reload and Test reads the files beside this one anew, too."""
+        for name in [name for name in sys.modules if name.split(".")[0] in OWN_PACKAGES]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self._timer.stop()
+        self.logic.close()
+        self._editor.close()
+        self.ui.editorSection.collapsed = True
+        self._setParameters(None)
+        self._results.show(None)
+        self._say("")
+
+    def onSceneEndClose(self, caller=None, event=None):
+        if self._entered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller=None, event=None):
+        self._shown3D = None
+        if self._entered:
+            self.initializeParameterNode()
+
+    def _onNodeRemoved(self, caller=None, event=None):
+        if not slicer.mrmlScene.IsClosing() and len(self._results.rows):
+            self._results.show(slicer.mrmlScene)
+            self._update()
+
+    # ---- parameters
+
+    def initializeParameterNode(self):
+        """Connect the panel to the scene's parameter node; a new one takes the first scan as its support."""
+        parameters = self.logic.getParameterNode()
+        self._setParameters(parameters)
+        if parameters.supportVolume is None:
+            parameters.supportVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        self._results.show(slicer.mrmlScene)
+        self._update()
+
+    def _setParameters(self, parameters):
+        if self._parameters is not None:
+            self._parameters.disconnectGui(self._tag)
+            self.removeObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._parameters = parameters
+        self._observeDrawing(None)
+        if parameters is not None:
+            self._tag = parameters.connectGui(self.ui)
+            self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._update()
+
+    def _observeDrawing(self, node):
+        """Hear of every stroke and every new segment in the chosen drawing."""
+        if node is self._drawing:
+            return
+        events = [getattr(slicer.vtkSegmentation, name) for name in SEGMENT_EVENTS]
+        if self._drawing is not None:
+            for event in events:
+                self.removeObserver(self._drawing.GetSegmentation(), event, self._update)
+            if node is not None and self._parameters is not None:
+                self._parameters.excludedSegments = []  # the IDs of another drawing's segments
+        self._drawing = node
+        if node is not None:
+            for event in events:
+                self.addObserver(node.GetSegmentation(), event, self._update)
+
+    # ---- showing
+
+    def _update(self, caller=None, event=None):
+        """Show the parameters, and what can be done now."""
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            self._showInputs()
+            self._showButtons()
+        finally:
+            self._updating = False
+
+    def _showInputs(self):
+        parameters = self._parameters
+        if parameters is None:
+            self._segments.show(None, [])
+            return
+        self._observeDrawing(parameters.supportSegmentation)
+        self._segments.show(parameters.supportSegmentation, parameters.excludedSegments)
+        self._tickQueries([node for node in parameters.queryVolumes if node is not None])
+        self._showCheckpoint(parameters)
+        if parameters.show3D != self._shown3D:
+            self._shown3D = parameters.show3D
+            results.show_in_3d(slicer.mrmlScene, parameters.show3D)
+
+    def _showButtons(self):
+        running = self.logic.running
+        reason = self._whyNotReady()
+        row = self._results.selected
+        ui = self.ui
+        ui.applyButton.enabled = not reason
+        ui.applyButton.toolTip = reason or _("Segment: every scan gets a new segmentation, nothing that you drew is changed.")
+        ui.cancelButton.enabled = running
+        ui.progressBar.visible = running
+        busy = _("A job is running.") if running or self._starting else ""
+        why = busy or ("" if row else _("Choose a result in the list."))
+        ui.correctButton.enabled = ui.reuseButton.enabled = not why
+        ui.correctButton.toolTip = why or _("Change the chosen result in the Segment Editor above.")
+        ui.reuseButton.toolTip = why or _("The slices that you corrected count as drawn; the rest is segmented again.")
+
+    def _whyNotReady(self):
+        if self._parameters is None:
+            return _("The scene is being closed.")
+        if self._starting:
+            return _("A job is being prepared.")
+        return self.logic.whyNotReady(self._parameters)
+
+    def _say(self, text):
+        self.ui.statusLabel.text = text
+
+    # ---- what the parameter node's own connectors do not know
+
+    def _onSegmentsTicked(self, excluded):
+        self._parameters.excludedSegments = excluded
+
+    def _onQueriesTicked(self):
+        if not self._updating and self._parameters is not None:
+            self._parameters.queryVolumes = list(self.ui.queryVolumesSelector.checkedNodes())
+
+    def _tickQueries(self, wanted):
+        selector = self.ui.queryVolumesSelector
+        for node in list(selector.checkedNodes()):
+            if node not in wanted:
+                selector.setCheckState(node, qt.Qt.Unchecked)
+        for node in wanted:
+            selector.setCheckState(node, qt.Qt.Checked)
+
+    def _fillCheckpoints(self):
+        self._cards = checkpoints.list_cards()
+        for name in self._cards:
+            self.ui.checkpointComboBox.addItem(name)
+
+    def _onCheckpointChosen(self, index):
+        if not self._updating and self._parameters is not None and index >= 0:
+            self._parameters.checkpoint = list(self._cards)[index]
+
+    def _onOwnCheckpoint(self, path):
+        if not self._updating and self._parameters is not None:
+            self._parameters.ownCheckpoint = path
+
+    def _showCheckpoint(self, parameters):
+        names, own = list(self._cards), parameters.ownCheckpoint
+        self.ui.checkpointComboBox.currentIndex = names.index(parameters.checkpoint) if parameters.checkpoint in names else 0
+        self.ui.checkpointComboBox.enabled = not own
+        self.ui.ownCheckpointPathLineEdit.currentPath = own
+        card = checkpoints.own_card(own) if own else self._cards.get(self.ui.checkpointComboBox.currentText)
+        self.ui.licenceLabel.text = checkpoints.licence_text(card)
+
+    # ---- drawing
+
+    def onDraw(self, checked=False):
+        """Open the editor on the drawing, a new one where none is chosen."""
+        if self._parameters.supportVolume is None:
+            self._say(_("Load a scan and choose it, then draw."))
+            return
+        if self._parameters.supportSegmentation is None:
+            self._parameters.supportSegmentation = new_drawing(self._parameters.supportVolume)
+        self._edit(self._parameters.supportSegmentation, self._parameters.supportVolume)
+
+    def onCorrect(self, checked=False):
+        """Open the editor on the chosen result."""
+        row = self._results.selected
+        results.go_to(row)
+        self._edit(row.node, results.query_of(row.node))
+
+    def _edit(self, segmentation, volume):
+        self._updating = True
+        self.ui.editorSection.collapsed = False
+        self._updating = False
+        self._editor.edit(segmentation, volume)
+
+    def _onEditorCollapsed(self, collapsed):
+        if collapsed:
+            self._editor.stop()
+        elif not self._updating and self._parameters is not None:
+            self.onDraw()
+
+    # ---- jobs
+
+    def onApply(self, checked=False):
+        """Install what is missing, with consent, and start."""
+        self._starting = True
+        self._update()
+        try:
+            with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+                self._start()
+        finally:
+            self._starting = False
+            self._update()
+
+    def _start(self):
+        try:
+            self._say(_("Looking for the Python packages ..."))
+            self.logic.install(self.resourcePath("requirements.txt"))
+            if self._parameters is None:  # the scene was closed while packages were being installed
+                return
+            self.logic.start(self._parameters)
+        except FewShotSegError as error:
+            self._say(texts.error_text(error))
+            return
+        self.ui.progressBar.value = 0
+        self._timer.start()
+
+    def onCancel(self, checked=False):
+        self.logic.cancel()
+        self._say(_("Cancelling ..."))
+
+    def onReuse(self, checked=False):
+        """The chosen result, as it has been corrected, becomes the drawing of a new job."""
+        row = self._results.selected
+        with slicer.util.tryWithErrorDisplay(_("The result could not be used as a drawing.")):
+            try:
+                self.logic.useAsSupport(self._parameters, row.node)
+            except FewShotSegError as error:
+                self._say(texts.error_text(error))
+                return
+            self.onApply()
+
+    def _onTimer(self):
+        """Take the running job a step further, and show how far it is."""
+        run, before = self.logic.run, len(self.logic.run.state.nodes)
+        with slicer.util.tryWithErrorDisplay(_("The segmentation failed.")):
+            try:
+                self.logic.advance()
+            except FewShotSegError as error:
+                run.state.problems.append(str(error))
+        state = run.state
+        self.ui.progressBar.value = int(100 * state.fraction)
+        if len(state.nodes) != before:
+            self._results.show(slicer.mrmlScene)
+            results.show_in_3d(slicer.mrmlScene, self._parameters.show3D)
+        if run.running:
+            self._say(texts.progress_text(state))
+        else:
+            self._timer.stop()
+            self._say(texts.outcome_text(state, len(run.request.queries)))
+            self._update()
+
+    def _onResultClicked(self, row):
+        results.go_to(row)
+        self._update()
+
+
+SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
