@@ -117,9 +117,9 @@ def _read(path: Path) -> list[Slice]:
     frames = header.get("PerFrameFunctionalGroupsSequence")
     if not frames:
         return [_slice(path, None, header, dict(_values(header)))]
-    shared = dict(_grouped(header.get("SharedFunctionalGroupsSequence") or []))
+    shared = dict(grouped_values(header.get("SharedFunctionalGroupsSequence") or []))
     plain = dict(_values(header))
-    return [_slice(path, n, header, plain | shared | dict(_grouped([frame]))) for n, frame in enumerate(frames)]
+    return [_slice(path, n, header, plain | shared | dict(grouped_values([frame]))) for n, frame in enumerate(frames)]
 
 
 def _slice(path: Path, frame: int | None, header: pydicom.Dataset, values: dict[str, Any]) -> Slice:
@@ -146,7 +146,7 @@ def _slice(path: Path, frame: int | None, header: pydicom.Dataset, values: dict[
     )
 
 
-def _grouped(groups: Any) -> Iterator[tuple[str, Any]]:
+def grouped_values(groups: Any) -> Iterator[tuple[str, Any]]:
     """Tags and values of all functional groups of a frame: each group is a sequence of one item."""
     for group in groups:
         for element in group:

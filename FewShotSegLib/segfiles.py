@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,59 +15,13 @@ import SimpleITK as sitk
 from FewShotSegLib.errors import SupportError, VolumeError
 from FewShotSegLib.image_files import last_line, quiet_sitk, read_image, write_image
 from FewShotSegLib.integrity import check_whole
+from FewShotSegLib.label_layers import HIGHEST_LABEL, LabelLayers, Segment
 from FewShotSegLib.organs import BY_NAME, Color, Organ
 from FewShotSegLib.volume import Geometry
 
 SEGMENT_FIELD = re.compile(r"Segment(\d+)_(ID|Name|Color|LabelValue|Layer|Tags)")
 TERMINOLOGY_TAG = "TerminologyEntry"
-HIGHEST_LABEL = 65535
 MOST_LABELS = 255
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Where one organ is found: the voxels of layer `layer` that have the value `value`."""
-
-    organ: Organ
-    layer: int
-    value: int
-
-
-@dataclass(frozen=True, eq=False)
-class LabelLayers:
-    """Labelled organs on a grid of their own. Segments that overlap lie in different layers.
-
-    Args:
-        layers: whole numbers (layer, z, y, x), 0 = background.
-        geometry: where the voxels lie.
-        segments: one per organ.
-    """
-
-    layers: np.ndarray
-    geometry: Geometry
-    segments: tuple[Segment, ...]
-
-    def mask(self, segment: Segment) -> np.ndarray:
-        """Voxels of one organ, bool (z, y, x)."""
-        return self.layers[segment.layer] == segment.value
-
-    def masks(self) -> np.ndarray:
-        """Voxels of all organs, bool (segment, z, y, x)."""
-        masks = np.empty((len(self.segments), *self.geometry.shape), bool)
-        for mask, segment in zip(masks, self.segments, strict=True):
-            np.equal(self.layers[segment.layer], segment.value, out=mask)
-        return masks
-
-    def on(self, geometry: Geometry) -> LabelLayers:
-        """The same labels on another grid: each of its voxels takes the label of the nearest one in world space.
-
-        Voxels of the new grid that lie outside the old one become background.
-        """
-        if self.geometry.same_as(geometry):
-            return replace(self, geometry=geometry)
-        return replace(
-            self, layers=np.stack([_moved(layer, self.geometry, geometry) for layer in self.layers]), geometry=geometry
-        )
 
 
 def read_labels(path: str | Path, names: Mapping[int, str] | None = None) -> LabelLayers:
@@ -118,13 +71,6 @@ def write_segmentation(labels: sitk.Image, organs: tuple[Organ, ...], path: Path
     for key, value in fields.items():
         labels.SetMetaData(key, value)
     return write_image(labels, path)
-
-
-def _moved(layer: np.ndarray, old: Geometry, new: Geometry) -> np.ndarray:
-    """Labels (z, y, x) on another grid, by the nearest voxel in world space; 0 outside the old grid."""
-    nearest = sitk.sitkNearestNeighbor
-    image = sitk.Resample(old.to_sitk(layer), new.size, sitk.Transform(), nearest, new.origin, new.spacing, new.direction)
-    return sitk.GetArrayFromImage(image)
 
 
 def _read_header(path: Path) -> sitk.ImageFileReader | None:

@@ -10,9 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from FewShotSegLib.dicom_labels import find_drawing
 from FewShotSegLib.errors import SupportError
+from FewShotSegLib.label_layers import HIGHEST_LABEL, LabelLayers, Segment
 from FewShotSegLib.organs import Organ
-from FewShotSegLib.segfiles import HIGHEST_LABEL, LabelLayers, Segment, read_labels
+from FewShotSegLib.segfiles import read_labels
 from FewShotSegLib.volume import Geometry, Volume
 
 __all__ = ["Organ", "Slices", "Support"]
@@ -84,26 +86,33 @@ class Support:
         slices: Slices = "auto",
         organs: Sequence[str | int] | None = None,
         names: Mapping[int, str] | None = None,
+        series: str | None = None,
     ) -> Support:
-        """Read a scan and its labels: a label map (NIfTI, NRRD, MHA) or a segmentation of Slicer (`.seg.nrrd`).
+        """Read a scan and its labels: a label map (NIfTI, NRRD, MHA), a segmentation of Slicer (`.seg.nrrd`), a DICOM SEG or
+        an RTSTRUCT. These two have to refer to the scan's DICOM series or coordinate system, unless it did not come as DICOM.
 
         Labels on another grid than the scan are carried over to it, each voxel taking the nearest label in world space;
         what lies outside the scan is cut off. An organ that is not asked for by name and has no voxel in the scan is left out.
 
         Args:
             image_path: file or DICOM folder.
-            labels_path: file.
+            labels_path: file; or a folder with one DICOM SEG or RTSTRUCT among other DICOM files.
             slices: see `create`.
             organs: the organs to use, by name (in any case) or label number; all when None. The segments of a `.seg.nrrd`
                 whose label values are not unique, as in several layers, are numbered 1, 2, ... in the order of the file.
             names: organ names of the values of a label map; "label 3" where it has none.
+            series: which series of a DICOM folder that holds several; by default that which a DICOM SEG or RTSTRUCT was drawn
+                on, else see `dicom_series.find_series`.
 
         Raises:
             VolumeError: a file that cannot be read.
             SupportError: not a label map, an unknown organ, labels that do not lie in the scan, empty on the chosen slices.
         """
-        image = Volume.read(image_path)
-        labels = _select(read_labels(labels_path, names), organs)
+        drawing = find_drawing(labels_path)
+        if drawing is not None and series is None and Path(image_path).is_dir():
+            series = drawing.series_in(Path(image_path))
+        image = Volume.read(image_path, series=series)
+        labels = _select(drawing.read(image) if drawing else read_labels(labels_path, names), organs)
         _check_labelled(labels, labels_path)
         placed = labels.on(image.geometry)
         inside = tuple(segment for segment in placed.segments if placed.mask(segment).any())

@@ -79,9 +79,9 @@ def write_enhanced(path: Path, voxels: np.ndarray, order: Sequence[int] = (), ti
         "NumberOfFrames": len(order), "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16,
         "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 0, "PixelData": voxels[order].astype(np.uint16).tobytes(),
         "SharedFunctionalGroupsSequence": [
-            _item(
-                PixelMeasuresSequence=[_item(PixelSpacing=[0.5, 0.75], SliceThickness=3.0, SpacingBetweenSlices=3.0)],
-                PlaneOrientationSequence=[_item(ImageOrientationPatient=list(UPRIGHT))],
+            dicom_item(
+                PixelMeasuresSequence=[dicom_item(PixelSpacing=[0.5, 0.75], SliceThickness=3.0, SpacingBetweenSlices=3.0)],
+                PlaneOrientationSequence=[dicom_item(ImageOrientationPatient=list(UPRIGHT))],
             )
         ],
         "PerFrameFunctionalGroupsSequence": [_frame(z, n // len(voxels)) for n, z in enumerate(order)],
@@ -90,14 +90,14 @@ def write_enhanced(path: Path, voxels: np.ndarray, order: Sequence[int] = (), ti
 
 
 def _frame(z: int, time: int) -> Dataset:
-    return _item(
-        FrameContentSequence=[_item(TemporalPositionIndex=time + 1, StackID="1", InStackPositionNumber=z + 1)],
-        PlanePositionSequence=[_item(ImagePositionPatient=[1.0, 2.0, 3.0 * z])],
-        PixelValueTransformationSequence=[_item(RescaleSlope=1 + z, RescaleIntercept=-5, RescaleType="US")],
+    return dicom_item(
+        FrameContentSequence=[dicom_item(TemporalPositionIndex=time + 1, StackID="1", InStackPositionNumber=z + 1)],
+        PlanePositionSequence=[dicom_item(ImagePositionPatient=[1.0, 2.0, 3.0 * z])],
+        PixelValueTransformationSequence=[dicom_item(RescaleSlope=1 + z, RescaleIntercept=-5, RescaleType="US")],
     )
 
 
-def _item(**tags: object) -> Dataset:
+def dicom_item(**tags: object) -> Dataset:
     item = Dataset()
     for name, value in tags.items():
         setattr(item, name, value)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from FewShotSegLib.errors import SupportError, VolumeError
-from FewShotSegLib.segfiles import LabelLayers, Segment
+from FewShotSegLib.label_layers import LabelLayers, Segment
 from FewShotSegLib.support import Organ, Support
 from FewShotSegLib.volume import Geometry, Volume
 
