@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,16 @@ pytest.importorskip("fewshotseg_training")
 
 from fewshotseg_training.objectives.adnet import AdnetObjective  # noqa: E402
 from fewshotseg_training.objectives.adnet3d import Adnet3dObjective  # noqa: E402
+from fewshotseg_training.objectives.base import Recipe  # noqa: E402
 from fewshotseg_training.objectives.losses import boundary_loss  # noqa: E402
 from fewshotseg_training.objectives.qnet import QnetObjective  # noqa: E402
+from fewshotseg_training.sampling import Sampler, excluded_slices  # noqa: E402
+from fewshotseg_training.scans import TrainingScan  # noqa: E402
 from FewShotSegLib.anomaly import anomaly, margin, probabilities  # noqa: E402
 from FewShotSegLib.encoders import create_encoder  # noqa: E402
 from FewShotSegLib.encoders_qnet import QnetEncoder  # noqa: E402
+from FewShotSegLib.evaluation.adnet_protocol import chunk_bounds, overlapping_folds, support_positions, taught_by  # noqa: E402
+from FewShotSegLib.evaluation.protocol import FOLDS, Counts, slices_with  # noqa: E402
 from FewShotSegLib.methods.qnet import refined  # noqa: E402
 from FewShotSegLib.prototypes import published_average  # noqa: E402
 
@@ -201,3 +207,60 @@ def test_qnet_encoder(golden_dir: Path) -> None:
     assert_close(found.fine.mean((0, 2, 3)), data["down2_mean"], 1e-6, "down2_mean")
     assert_close(found.coarse, data["down3"], 1e-6, "down3")
     assert_close(found.threshold, data["t"], 1e-6, "t")
+
+
+# ---------------------------------------------------------------- episodes and protocol
+
+
+def test_episodes(golden_dir: Path) -> None:
+    recipe = Recipe(source="supervoxel", adjacent=True)
+    for name, case in cases(golden_dir, "episodes").items():
+        regions, truth, exclude = case["supervoxels"], case["gt"], case["exclude"].astype(int).tolist()
+        present = np.stack([(truth == label).any((1, 2)) for label in exclude], 1) if exclude else None
+        scan = TrainingScan(name, np.zeros(regions.shape, np.float16), regions, 1.0, labels=tuple(exclude), present=present)
+        for rule, key in (("all", "excluded_slices_AND"), ("any", "excluded_slices_OR")):
+            if key in case:
+                assert np.flatnonzero(excluded_slices(scan.shows(exclude), rule)).tolist() == case[key].tolist(), name
+        sampler = Sampler([[scan]], replace(recipe, min_pixels=int(case["min_size"])), exclude, "all")
+        rng = np.random.default_rng(0)
+        wanted = {tuple(row) for row in case["reachable_class_suppz_qryz"].tolist()}
+        drawn = [sampler.draw(rng) for _ in range(60 * len(wanted))]
+        assert {(d.id, *d.support, *d.query) for d in drawn} == wanted, name
+
+
+def test_protocol_tables(golden_dir: Path) -> None:
+    data = load(golden_dir, "eval_protocol")
+    tables = [key for key in data if key.startswith(("support_index/", "chunk_bounds/"))]
+    assert tables
+    for key in tables:
+        kind, parts = key.split("/n")
+        rule = support_positions if kind == "support_index" else chunk_bounds
+        assert [rule(count, int(parts)) for count in range(1, len(data[key]) + 1)] == data[key].tolist(), key
+    sets = {key.split("/")[1] for key in data if key.startswith("folds/")}
+    assert sets
+    for name in sets:
+        expected = [data[f"folds/{name}/{i}"].tolist() for i in range(FOLDS)]
+        scans = range(1 + max(map(max, expected)))
+        assert overlapping_folds(scans) == expected, name
+
+
+def test_protocol_on_labels(golden_dir: Path) -> None:
+    toys = {name: case for name, case in cases(golden_dir, "eval_protocol").items() if name.startswith("toy")}
+    assert toys
+    for name, case in toys.items():
+        for label in sorted({int(key.split("/")[0][1:]) for key in case if key.startswith("c")}):
+            shown = slices_with(case["label"], label)
+            assert shown == case[f"c{label}/fg_slices"].tolist(), name
+            assert taught_by(len(shown), 3) == case[f"c{label}/query_slice_to_support3"].tolist(), name
+            for shots in (1, 3):
+                slices = [shown[i] for i in support_positions(len(shown), shots)]
+                assert slices == case[f"c{label}/support_slices_n{shots}"].tolist(), name
+
+
+def test_dice(golden_dir: Path) -> None:
+    case = cases(golden_dir, "eval_protocol")["dice"]
+    counts = [Counts.of(p, t) for p, t in zip(case["pred"], case["label"], strict=True)]
+    none = Counts.of(np.zeros(1), np.zeros(1))
+    for key, values in (("patient_dice_last_is_empty_case", "dice"), ("patient_iou", "iou")):
+        np.testing.assert_allclose([getattr(c, values) for c in (*counts, none)], case[key], atol=1e-6)
+    np.testing.assert_allclose(sum(counts, Counts()).dice, case["pooled_dice"], atol=1e-6)

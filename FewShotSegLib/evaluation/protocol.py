@@ -114,6 +114,12 @@ class Counts:
         size = 2 * self.hit + self.false + self.missed
         return 2 * self.hit / size if size else float("nan")
 
+    @property
+    def iou(self) -> float:
+        """Hit / (hit + false + missed), NaN when both masks are empty."""
+        size = self.hit + self.false + self.missed
+        return self.hit / size if size else float("nan")
+
 
 @dataclass(frozen=True, eq=False)
 class DiceTable(Generic[Scan]):
