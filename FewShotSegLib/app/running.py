@@ -1,0 +1,166 @@
+"""Apply, Cancel, and what becomes of the results of a session."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from FewShotSegLib.app.jobs import Jobs, progress_state
+from FewShotSegLib.app.results import Result
+from FewShotSegLib.app.scans import Scan
+from FewShotSegLib.app.state import result_row
+from FewShotSegLib.background import CancelledEvent, Event, FailedEvent, Job, ProgressEvent, ResultEvent
+from FewShotSegLib.errors import FewShotSegError
+from FewShotSegLib.mrml import show_segmentation, support_from_nodes, volume_from_node
+from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
+from FewShotSegLib.support import Slices, Support
+
+if TYPE_CHECKING:
+    from FewShotSegLib.app.session_page import SessionPage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What Apply is to do: an example, drawn on the scan `on`, and the scans to segment after it, `on` perhaps among them.
+
+    `drawn` are the slices of `on` that the user has drawn or corrected.
+    """
+
+    support: Support
+    on: Scan
+    scans: tuple[Scan, ...]
+    drawn: tuple[int, ...]
+
+
+class Running:
+    """What Apply, Cancel and the buttons of a result do."""
+
+    def __init__(self, page: SessionPage, jobs: Jobs) -> None:
+        self.page, self.state, self.jobs = page, page.state, jobs
+        self.results: list[Result] = []
+        self._numbers = itertools.count(1)
+
+    async def apply(self) -> None:
+        """Segment every scan of the list after the drawing."""
+        if self.state.busy or self.state.why:
+            return
+        await self._guarded(self._from_drawing)
+
+    async def again(self, result_id: str) -> None:
+        """Segment the same scan again: what the user corrected, and what the result was sure of, teaches the rest."""
+        if not self.state.busy:
+            await self._guarded(lambda: self._from_result(self.result(result_id)))
+
+    def use_as_example(self, result_id: str) -> None:
+        """The corrected result becomes the drawing; its scan leaves the list of those to segment."""
+        result, page = self.result(result_id), self.page
+        self.results.remove(result)
+        page.queries = [scan for scan in page.queries if scan is not result.scan]
+        page.support = result.scan
+        page.replace_drawing(result.node)
+        self.state.update({"support": result.scan.shown(), "queries": [scan.shown() for scan in page.queries]})
+        self.state.update({"drawn_whole": True, "own_scan": False, "panel": "scans"})
+        self._show_rows()
+        page.refresh()
+        page.say(f"{result.scan.name} is the example now. Load the scans to segment after it, and press Apply.")
+
+    def cancel(self) -> None:
+        """Stop the job."""
+        self.jobs.cancel()
+        self.state.stage = "Stopping…"
+
+    def drop(self, results: list[Result]) -> None:
+        """Forget results."""
+        for result in results:
+            self.results.remove(result)
+            self.page.viewer.scene.RemoveNode(result.node)
+        self._show_rows()
+
+    def result(self, result_id: str) -> Result:
+        """A result by its id."""
+        return next(result for result in self.results if result.id == result_id)
+
+    def _from_drawing(self) -> Task:
+        page, state = self.page, self.state
+        assert page.support is not None
+        drawn = sorted({k for organ in page.drawn_organs() for k in organ.slices})
+        slices: Slices = "all" if state.drawn_whole else drawn
+        support = support_from_nodes(page.support.node, page.support_drawing, slices=slices)
+        own = (page.support,) if state.own_scan and not state.drawn_whole else ()
+        return Task(support, page.support, (*own, *page.queries), tuple(drawn))
+
+    def _from_result(self, result: Result) -> Task:
+        corrected = result.corrected_slices()
+        if not corrected:
+            raise FewShotSegError("Nothing was corrected", "a slice that you painted or erased on", "correct a slice, and run again")
+        slices = result.settled_slices(corrected)
+        support = support_from_nodes(result.scan.node, result.node, slices=slices)
+        return Task(support, result.scan, (result.scan,), tuple(sorted({*result.drawn, *corrected})))
+
+    async def _guarded(self, prepare: Callable[[], Task]) -> None:
+        """Run a task; whatever goes wrong is said, and drawing and results stay as they are."""
+        with self.state as state:
+            state.update({"busy": True, "progress": 0, "stage": "Preparing…", "tool": "look", "message_open": False})
+        try:
+            await self._run(prepare())
+        except FewShotSegError as error:
+            self.page.say(str(error), "error")
+        except Exception as error:
+            logger.exception("Apply failed")
+            self.page.say(f"Unexpected error, {type(error).__name__}: {error}. The drawing is as it was.", "error")
+        finally:
+            with self.state as state:
+                state.update({"busy": False, "stage": "", "progress": 0})
+
+    async def _run(self, task: Task) -> None:
+        state, page = self.state, self.page
+        names = [scan.name for scan in task.scans]
+        queries = [task.support.image if scan is task.on else volume_from_node(scan.node) for scan in task.scans]
+        config = SegmenterConfig(
+            method=state.method,
+            strategy=state.strategy,
+            checkpoint=page.config.checkpoint or DEFAULT_CHECKPOINT,
+            device=page.config.device,
+        )
+
+        def hear(event: Event) -> None:
+            with state:
+                self._hear(event, task, names)
+
+        await self.jobs.run(Job((task.support,), tuple(queries), config), hear)
+
+    def _hear(self, event: Event, task: Task, names: list[str]) -> None:
+        if isinstance(event, ProgressEvent):
+            self.state.update(progress_state(event, names))
+        elif isinstance(event, ResultEvent):
+            self._keep(task.scans[event.query_index], event, task)
+        elif isinstance(event, FailedEvent):
+            self.page.say(event.message, "error")
+        elif isinstance(event, CancelledEvent):
+            self.page.say("Stopped. The drawing is as it was.")
+
+    def _keep(self, scan: Scan, event: ResultEvent, task: Task) -> None:
+        """A result takes the place of the one before of the same scan."""
+        node = show_segmentation(event.segmentation, scan.node)
+        self.page.viewer.surfaces(node)
+        drawn = task.drawn if scan is task.on else ()
+        result = Result(f"result{next(self._numbers)}", scan, event.segmentation, node, drawn)
+        old = [known for known in self.results if known.scan is scan]
+        self.results.append(result)
+        self.drop(old)
+        if self.state.editing in {known.id for known in old}:
+            self.page.edit("support")
+        if event.query_index == 0:
+            self.state.panel = "results"
+            self.page.show(result.id)
+
+    def _show_rows(self) -> None:
+        self.state.results = [
+            result_row(r.id, r.scan.name, r.found, {"dicom": r.scan.series is not None, "own": r.scan is self.page.support})
+            for r in self.results
+        ]

@@ -1,0 +1,46 @@
+"""What lies on top of a view: its name, a slider through the slices, and a button that fits the view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trame.widgets import html
+from trame.widgets.vuetify3 import VBtn, VSlider, VTooltip
+from trame_server import Server
+from trame_slicer.app.logic.slice_view_logic import connect_slice_view_slider_to_state
+
+TITLES = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+
+
+def slice_controls(server: Server, view_id: str, view: Any) -> None:
+    """Controls of a slice view."""
+    slider = connect_slice_view_slider_to_state(server, view)
+    _title(TITLES.get(view.get_singleton_tag(), view_id), view)
+    with html.Div(classes="fs-view-slider"):
+        VSlider(
+            v_model=(slider.name.value,),
+            min=(slider.name.min_value,),
+            max=(slider.name.max_value,),
+            step=(slider.name.step,),
+            hide_details=True,
+            density="compact",
+            theme="dark",
+            thumb_size=12,
+            track_size=2,
+            aria_label="Slice",
+            raw_attrs=[f'data-view-slider="{view.get_singleton_tag()}"'],
+        )
+
+
+def three_d_controls(server: Server, view_id: str, view: Any) -> None:
+    """Controls of the 3D view."""
+    _title("3D", view)
+
+
+def _title(text: str, view: Any) -> None:
+    with html.Div(classes="fs-view-title"):
+        html.Span(text)
+        with VBtn(
+            icon="mdi-fit-to-screen-outline", variant="text", size="x-small", theme="dark", click=view.reset_view, aria_label="Fit"
+        ):
+            VTooltip("Fit the scan into the view", activator="parent", location="bottom")
