@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import typer
 
 from FewShotSegLib.allocator import reuse_large_blocks
+from FewShotSegLib.commands.app import app as serve_app
 from FewShotSegLib.commands.checkpoints import checkpoints
 from FewShotSegLib.commands.cohort import cohort
+from FewShotSegLib.commands.compare import compare
 from FewShotSegLib.commands.console import show_error
 from FewShotSegLib.commands.demo import demo
 from FewShotSegLib.commands.evaluate import evaluate
@@ -31,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, evaluate, methods, checkpoints, demo, info):
+for command in (segment, evaluate, compare, methods, checkpoints, demo, info, serve_app):
     app.command()(command)
 app.add_typer(cohort, name="cohort")
 
