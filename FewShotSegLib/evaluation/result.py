@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,20 @@ class EvaluationResult:
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     machine: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> EvaluationResult:
+        """The result that `to_json` wrote, parsed; KeyError or TypeError when it is something else."""
+        records = [{k: math.nan if v is None and k != "fold" else v for k, v in r.items()} for r in found["records"]]
+        return cls(
+            dataset=found["dataset"],
+            method=found["method"],
+            protocol=found["protocol"],
+            config=found["config"],
+            records=tuple(Record(**record) for record in records),
+            notes=tuple(found["notes"]),
+            machine=found["machine"],
+        )
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -1,0 +1,119 @@
+"""A comparison as Markdown and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from FewShotSegLib.evaluation.comparison import Outcome, by_protocol
+from FewShotSegLib.evaluation.figures import Picture
+from FewShotSegLib.evaluation.published import published
+from FewShotSegLib.files import atomic_path
+from FewShotSegLib.resources import resource_dir
+
+HEADINGS = ("method", "Dice %", "95 % CI over cases", "NSD %", "HD95 mm", "Dice < 0.5", "s a scan", "peak MB", "published")
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """One row a method, under `HEADINGS`; a method that could not be measured has its reason in place of figures."""
+    return [_row(outcome) for outcome in outcomes]
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    cell, result = outcome.cell, outcome.result
+    known = published(cell.dataset, cell.method, cell.protocol)
+    theirs = "-" if known is None else f"{known:.1f}"
+    if result is None:
+        return (cell.method, "-", outcome.reason, "-", "-", "-", "-", "-", theirs)
+    found = result.summary()
+    low, high = (_number(100 * value) for value in (found.dice.low, found.dice.high))
+    return (
+        cell.method,
+        _number(100 * found.dice.mean),
+        "-" if low == "-" else f"{low} to {high}",
+        _number(100 * found.nsd.mean),
+        _number(found.hd95.mean),
+        f"{found.failures} of {found.records}",
+        _number(result.seconds_per_scan),
+        _number(float(result.machine.get("peak_memory_mb", math.nan)), 0),
+        theirs,
+    )
+
+
+def _number(value: float, digits: int = 1) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """One table for each data set and protocol."""
+    lines: list[str] = []
+    for (dataset, protocol), group in by_protocol(outcomes).items():
+        lines += [f"## {dataset}, {protocol}", "", _explained(group), "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
+        lines += [*(_line(row) for row in rows(group)), ""]
+    return "\n".join(lines)
+
+
+def _explained(group: Sequence[Outcome]) -> str:
+    """The protocol in words, as the first result that there is tells it."""
+    return next((o.result.protocol for o in group if o.result is not None), "Nothing could be measured.")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+
+
+def write_comparison(
+    folder: Path,
+    outcomes: Sequence[Outcome],
+    plots: Mapping[tuple[str, str], bytes],
+    pictures: Mapping[tuple[str, str, str], Sequence[Picture]],
+) -> Path:
+    """Write `comparison.md`, the box plots as PNG and the page `comparison.html`; returns the page.
+
+    Args:
+        folder: where.
+        outcomes: of `comparison.compare`.
+        plots: PNG by data set and protocol.
+        pictures: by data set, protocol and method.
+
+    Raises:
+        OutputError: no permission, disk full.
+    """
+    with atomic_path(folder / "comparison.md") as part:
+        part.write_text(markdown(outcomes), encoding="utf-8")
+    for (dataset, protocol), png in plots.items():
+        with atomic_path(folder / dataset / f"{protocol.replace(':', '-')}.png") as part:
+            part.write_bytes(png)
+    groups = [
+        {
+            "name": f"{dataset}, {protocol}",
+            "explained": _explained(group),
+            "rows": rows(group),
+            "plot": _encoded(plots.get((dataset, protocol), b"")),
+            "notes": sorted({note for o in group if o.result for note in o.result.notes}),
+            "pictures": [
+                {"method": method, "case": p.case, "support": p.support, "dice": 100 * p.dice, "data": _encoded(p.jpeg)}
+                for (d, pr, method), found in pictures.items()
+                if (d, pr) == (dataset, protocol)
+                for p in found
+            ],
+        }
+        for (dataset, protocol), group in by_protocol(outcomes).items()
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resource_dir("report")), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    style = Markup((resource_dir("report") / "page.css").read_text(encoding="utf-8"))
+    page = environment.get_template("comparison.html").render(groups=groups, headings=HEADINGS, style=style)
+    with atomic_path(folder / "comparison.html") as part:
+        part.write_text(page, encoding="utf-8")
+    return folder / "comparison.html"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
