@@ -102,7 +102,9 @@ class EvaluationResult:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> EvaluationResult:
         """The result that `to_json` wrote, parsed; KeyError or TypeError when it is something else."""
-        records = [{k: math.nan if v is None and k != "fold" else v for k, v in r.items()} for r in found["records"]]
+        records: list[dict[str, Any]] = [
+            {k: math.nan if v is None and k != "fold" else v for k, v in r.items()} for r in found["records"]
+        ]
         return cls(
             dataset=found["dataset"],
             method=found["method"],
