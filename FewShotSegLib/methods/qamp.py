@@ -39,6 +39,8 @@ from FewShotSegLib.prototypes import area_fractions, published_average
 PUBLISHED_WIDTHS = (150, 650)
 SEED = 2025
 HIDDEN = 1000
+GATE = 0.1
+TOGETHER = 16  # query slices
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class QampMemory:
 class QampHead(nn.Module):
     """What is learned: mixtures and decoder of organ and of background, and the threshold.
 
-    Ours also has a gate between the prior and the decoders. It starts at 0: an untrained head is the prior.
+    Ours adds the decoders to the prior, through a gate that is small at first, so that training begins near the prior.
     """
 
     def __init__(self, config: QampConfig) -> None:
@@ -99,7 +101,7 @@ class QampHead(nn.Module):
         ]
         self.organ_mix, self.background_mix = mixes
         self.organ_decoder, self.background_decoder = (Decoder(s.total, w) for s, w in zip(sizes, widths, strict=True))
-        self.gate = None if config.faithful else nn.Parameter(torch.zeros(()))
+        self.gate = None if config.faithful else nn.Parameter(torch.tensor(GATE))
         self.threshold = ImageThreshold(config.channels, hidden=HIDDEN if config.faithful else 0)
 
 
@@ -153,8 +155,10 @@ class Qamp(LearnedMethod):
         return torch.stack([self.head.gate * background, prior + self.head.gate * organ], 1)
 
     def score(self, features: Tensor, memory: QampMemory) -> Tensor:
-        """Logits (n 2 h w) of features (n c h w)."""
-        features = self.prepared(features)
+        """Logits (n 2 h w) of features (n c h w), a few slices at once."""
+        return torch.cat([self._score(self.prepared(part), memory) for part in features.split(TOGETHER)])
+
+    def _score(self, features: Tensor, memory: QampMemory) -> Tensor:
         prior = margin(anomaly(features, memory.prototype), self.thresholds(features, memory))
         if not len(memory.organ) or not self.trained:
             return two_class(prior)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from FewShotSegLib.prototypes import AREA_FLOOR
 
 EDGE_PIXELS = 2
-TINY = 1e-6
+TINY = 1e-9
 
 Pick = Callable[[int, int], list[int]]
 """(how many there are, how many are wanted) -> the numbers of the picked ones."""

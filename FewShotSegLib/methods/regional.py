@@ -15,18 +15,20 @@ from FewShotSegLib.prototypes import area_fractions
 
 SEED = 1289  # published
 HIDDEN = 1000
+GATE = 0.1
+TOGETHER = 16  # query slices
 
 
 class RegionHead(nn.Module):
     """What is learned: the block that refines the regions, how much of that is believed, and the threshold.
 
-    The gate starts at 0, where regions stay as they are; as published there is none (`faithful`).
+    The gate is small at first, so that training begins near the plain mean; as published there is none (`faithful`).
     """
 
     def __init__(self, block: nn.Module, channels: int, *, faithful: bool) -> None:
         super().__init__()
         self.block = block
-        self.gate = None if faithful else nn.Parameter(torch.zeros(()))
+        self.gate = None if faithful else nn.Parameter(torch.tensor(GATE))
         self.threshold = ImageThreshold(channels, hidden=HIDDEN if faithful else 0)
 
     def forward(self, regions: Tensor, query: Tensor) -> Tensor:
@@ -74,9 +76,9 @@ class RegionMethod(LearnedMethod):
         return margin(anomaly(features, self.steps(features, memory, thresholds)[-1].prototypes), thresholds)
 
     def score(self, features: Tensor, memory: RegionMemory) -> Tensor:
-        """Logits (n 2 h w) of features (n c h w)."""
-        features = self.prepared(features)
-        return two_class(self.margins(features, memory, self.thresholds(features, memory)))
+        """Logits (n 2 h w) of features (n c h w), a few slices at once."""
+        parts = [self.prepared(part) for part in features.split(TOGETHER)]
+        return two_class(torch.cat([self.margins(part, memory, self.thresholds(part, memory)) for part in parts]))
 
     def prepared(self, features: Tensor) -> Tensor:
         """Features (n c h w) as the other functions want them."""
