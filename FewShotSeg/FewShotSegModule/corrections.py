@@ -35,7 +35,7 @@ def corrected_slices(segment, mask):
     made = read_tag(segment, MADE_TAG).split()
     if len(made) != len(mask):  # resampled or cropped since: nothing is known
         return np.zeros(len(mask), bool)
-    return np.array([then != now for then, now in zip(made, _checksums(mask))])
+    return np.array([then != now for then, now in zip(made, _checksums(mask), strict=True)])
 
 
 def drawn_slices(segment, count):
@@ -65,13 +65,13 @@ def corrected_count(node, scan):
     except SupportError:  # everything was erased
         return 0
     known = segments_by_name(node)
-    pairs = [(known[organ.name], mask) for organ, mask in zip(support.organs, support.masks) if organ.name in known]
+    pairs = [(known[organ.name], mask) for organ, mask in zip(support.organs, support.masks, strict=True) if organ.name in known]
     changed = [corrected_slices(segment, mask) for segment, mask in pairs]
     return int(np.any(changed, axis=0).sum()) if changed else 0
 
 
 def segments_by_name(node):
-    """vtkSegments of a segmentation node by their names."""
+    """The segments (vtkSegment) of a segmentation node by their names."""
     segmentation = node.GetSegmentation()
     segments = [segmentation.GetNthSegment(number) for number in range(segmentation.GetNumberOfSegments())]
     return {segment.GetName(): segment for segment in segments}

@@ -104,7 +104,7 @@ def _install(missing):
     """Install the other packages: with `slicer.packaging` where this Slicer has it."""
     names = ", ".join(missing)
     try:
-        import slicer.packaging
+        from slicer import packaging
     except ImportError:
         question = _("FewShotSeg needs these Python packages: {names}. Download and install them now?").format(names=names)
         if not slicer.util.confirmOkCancelDisplay(question):
@@ -112,7 +112,7 @@ def _install(missing):
         _online(names, lambda: slicer.util.pip_install(missing))
         return
     try:
-        _online(names, lambda: slicer.packaging.pip_ensure(missing, requester=REQUESTER))
+        _online(names, lambda: packaging.pip_ensure(missing, requester=REQUESTER))
     except RuntimeError as error:  # what pip_ensure raises when the user says no
         raise _declined(names) from error
 
@@ -134,8 +134,8 @@ def _online(names, install):
             _("{names} could not be installed: {error}").format(names=names, error=error),
             _("a connection to the internet, once"),
             _(
-                "check network and proxy and press Apply again; after that FewShotSeg works offline. On a computer without network,"
-                " copy the packages from another one and install them with: PythonSlicer -m pip install --no-index"
+                "check network and proxy and press Apply again; after that FewShotSeg works offline. On a computer without"
+                " network, copy the packages from another one and install them with: PythonSlicer -m pip install --no-index"
                 " --find-links FOLDER torch torchvision {packages}"
             ).format(packages=names),
         ) from error

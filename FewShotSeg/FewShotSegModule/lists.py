@@ -38,7 +38,7 @@ class SegmentList:
         if self._filling:
             return
         ticks = [self._widget.item(row).checkState() == qt.Qt.Checked for row in range(len(self._shown))]
-        self._shown = [(*entry[:3], tick) for entry, tick in zip(self._shown, ticks)]
+        self._shown = [(*entry[:3], tick) for entry, tick in zip(self._shown, ticks, strict=True)]
         self._changed([entry[0] for entry in self._shown if not entry[3]])
 
 
@@ -94,16 +94,16 @@ class ResultList:
                     cell.setForeground(qt.QBrush(qt.QColor(0, 0, 0)))
                 self._widget.setItem(number, column, cell)
         self._widget.resizeColumnsToContents()
-        again = [
-            number
-            for number, row in enumerate(self.rows)
-            if selected and (row.node, row.organ) == (selected.node, selected.organ)
-        ]
-        if again:
-            self._widget.selectRow(again[0])
-        else:
-            self._widget.clearSelection()
-            self._widget.setCurrentCell(-1, -1)
+        self._select(selected)
+
+    def _select(self, wanted):
+        """Select the row of the same organ of the same result, or none."""
+        for number, row in enumerate(self.rows):
+            if wanted is not None and row.node is wanted.node and row.organ == wanted.organ:
+                self._widget.selectRow(number)
+                return
+        self._widget.clearSelection()
+        self._widget.setCurrentCell(-1, -1)
 
     @property
     def selected(self):

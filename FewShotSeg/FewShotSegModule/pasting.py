@@ -63,8 +63,8 @@ class PastingRunner:
         from FewShotSegLib.segmentation import Segmentation
 
         labels = np.zeros(query.array.shape, np.uint8)
-        for organ, mask in zip(support.organs, support.masks):
-            common = tuple(slice(0, min(sizes)) for sizes in zip(mask.shape, labels.shape))
+        for organ, mask in zip(support.organs, support.masks, strict=True):
+            common = tuple(slice(0, min(sizes)) for sizes in zip(mask.shape, labels.shape, strict=True))
             labels[common][mask[common]] = organ.label
         sure = np.resize(np.asarray(self.confidence, float), len(support.organs))
         slices = np.where(np.stack([(labels == o.label).any(axis=(1, 2)) for o in support.organs]), sure[:, None], np.nan)

@@ -135,7 +135,7 @@ class FewShotSegTest(ScriptedLoadableModuleTest):
 
 
 def _voxels(node, volume):
-    """bool (organ, z, y, x)"""
+    """Bool (organ, z, y, x)"""
     names = node.GetSegmentation().GetSegmentIDs()
     return np.stack([slicer.util.arrayFromSegmentBinaryLabelmap(node, name, volume) for name in names]).astype(bool)
 
@@ -158,7 +158,7 @@ def _keep_one_slice(node, volume):
     """Forget the drawing on all slices but one, where every organ is; its number."""
     masks = _voxels(node, volume)
     k = int(masks.any(axis=(2, 3)).sum(axis=0).argmax())
-    for name, mask in zip(node.GetSegmentation().GetSegmentIDs(), masks):
+    for name, mask in zip(node.GetSegmentation().GetSegmentIDs(), masks, strict=True):
         one = np.zeros(mask.shape, np.uint8)
         one[k] = mask[k]
         slicer.util.updateSegmentBinaryLabelmapFromArray(one, node, name, volume)

@@ -11,7 +11,7 @@ def error_text(error):
 
 
 def time_left(seconds):
-    """ "about 20 s left"; "" when it is not known."""
+    """The words for it, like "about 20 s left"; "" when it is not known."""
     if not math.isfinite(seconds):
         return ""
     if seconds < 60:

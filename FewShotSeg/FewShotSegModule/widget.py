@@ -2,18 +2,18 @@
 
 import sys
 
-import ctk
 import qt
 import slicer
 import vtk
-from FewShotSegLib.errors import FewShotSegError
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from FewShotSegModule import checkpoints, results, texts
+from FewShotSegLib.errors import FewShotSegError
+from FewShotSegModule import results, texts
 from FewShotSegModule.editor import DrawingEditor, new_drawing
-from FewShotSegModule.lists import ResultList, SegmentList
+from FewShotSegModule.inputs import Inputs
+from FewShotSegModule.lists import ResultList
 from FewShotSegModule.logic import FewShotSegLogic
 
 POLL_MS = 50
@@ -27,7 +27,7 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self._parameters = self._tag = None
-        self._drawing = self._cards = self._shown3D = None
+        self._shown3D = None
         self._entered = self._starting = self._updating = False
 
     # ---- life
@@ -39,15 +39,12 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = FewShotSegLogic()
-        self._segments = SegmentList(self.ui.segmentList, self._onSegmentsTicked)
+        self._inputs = Inputs(self.ui, self._update)
         self._results = ResultList(self.ui.resultsTable, self._onResultClicked)
         self._editor = DrawingEditor(self.ui.editorSection.layout())
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._onTimer)
-        self.ui.ownCheckpointPathLineEdit.filters = ctk.ctkPathLineEdit.Files
-        self.ui.ownCheckpointPathLineEdit.nameFilters = ["*.safetensors"]
-        self._fillCheckpoints()
         self._connect()
         self._observeScene()
         self.initializeParameterNode()
@@ -60,9 +57,6 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.correctButton.connect("clicked(bool)", self.onCorrect)
         ui.reuseButton.connect("clicked(bool)", self.onReuse)
         ui.editorSection.connect("contentsCollapsed(bool)", self._onEditorCollapsed)
-        ui.queryVolumesSelector.connect("checkedNodesChanged()", self._onQueriesTicked)
-        ui.checkpointComboBox.connect("currentIndexChanged(int)", self._onCheckpointChosen)
-        ui.ownCheckpointPathLineEdit.connect("currentPathChanged(QString)", self._onOwnCheckpoint)
 
     def _observeScene(self):
         scene = slicer.mrmlScene
@@ -131,26 +125,10 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameters.disconnectGui(self._tag)
             self.removeObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameters = parameters
-        self._observeDrawing(None)
         if parameters is not None:
             self._tag = parameters.connectGui(self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
-
-    def _observeDrawing(self, node):
-        """Hear of every stroke and every new segment in the chosen drawing."""
-        if node is self._drawing:
-            return
-        events = [getattr(slicer.vtkSegmentation, name) for name in SEGMENT_EVENTS]
-        if self._drawing is not None:
-            for event in events:
-                self.removeObserver(self._drawing.GetSegmentation(), event, self._update)
-            if node is not None and self._parameters is not None:
-                self._parameters.excludedSegments = []  # the IDs of another drawing's segments
-        self._drawing = node
-        if node is not None:
-            for event in events:
-                self.addObserver(node.GetSegmentation(), event, self._update)
 
     # ---- showing
 
@@ -167,14 +145,8 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showInputs(self):
         parameters = self._parameters
-        if parameters is None:
-            self._segments.show(None, [])
-            return
-        self._observeDrawing(parameters.supportSegmentation)
-        self._segments.show(parameters.supportSegmentation, parameters.excludedSegments)
-        self._tickQueries([node for node in parameters.queryVolumes if node is not None])
-        self._showCheckpoint(parameters)
-        if parameters.show3D != self._shown3D:
+        self._inputs.show(parameters)
+        if parameters is not None and parameters.show3D != self._shown3D:
             self._shown3D = parameters.show3D
             results.show_in_3d(slicer.mrmlScene, parameters.show3D)
 
@@ -202,44 +174,6 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _say(self, text):
         self.ui.statusLabel.text = text
-
-    # ---- what the parameter node's own connectors do not know
-
-    def _onSegmentsTicked(self, excluded):
-        self._parameters.excludedSegments = excluded
-
-    def _onQueriesTicked(self):
-        if not self._updating and self._parameters is not None:
-            self._parameters.queryVolumes = list(self.ui.queryVolumesSelector.checkedNodes())
-
-    def _tickQueries(self, wanted):
-        selector = self.ui.queryVolumesSelector
-        for node in list(selector.checkedNodes()):
-            if node not in wanted:
-                selector.setCheckState(node, qt.Qt.Unchecked)
-        for node in wanted:
-            selector.setCheckState(node, qt.Qt.Checked)
-
-    def _fillCheckpoints(self):
-        self._cards = checkpoints.list_cards()
-        for name in self._cards:
-            self.ui.checkpointComboBox.addItem(name)
-
-    def _onCheckpointChosen(self, index):
-        if not self._updating and self._parameters is not None and index >= 0:
-            self._parameters.checkpoint = list(self._cards)[index]
-
-    def _onOwnCheckpoint(self, path):
-        if not self._updating and self._parameters is not None:
-            self._parameters.ownCheckpoint = path
-
-    def _showCheckpoint(self, parameters):
-        names, own = list(self._cards), parameters.ownCheckpoint
-        self.ui.checkpointComboBox.currentIndex = names.index(parameters.checkpoint) if parameters.checkpoint in names else 0
-        self.ui.checkpointComboBox.enabled = not own
-        self.ui.ownCheckpointPathLineEdit.currentPath = own
-        card = checkpoints.own_card(own) if own else self._cards.get(self.ui.checkpointComboBox.currentText)
-        self.ui.licenceLabel.text = checkpoints.licence_text(card)
 
     # ---- drawing
 
@@ -334,6 +268,3 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onResultClicked(self, row):
         results.go_to(row)
         self._update()
-
-
-SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
