@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from FewShotSegLib.cohort.config import CohortConfig
 from FewShotSegLib.cohort.engine import Engine, Found, create_engine
-from FewShotSegLib.cohort.history import keep_history
+from FewShotSegLib.cohort.history import keep_history, sweep
 from FewShotSegLib.cohort.locks import Locks
 from FewShotSegLib.cohort.manifest import Case
 from FewShotSegLib.cohort.pictures import write_picture
@@ -106,6 +106,8 @@ def read_case(case: Case, worker: Worker) -> Loaded | CaseRecord:
         if holder.settings != worker.settings:
             note += ", with other settings"
         return CaseRecord(case.name, str(case.image), "busy", notes=(note,))
+    if case.name in worker.locks.inherited:
+        sweep(worker.places, case.name)
     try:
         return _read(case, worker)
     except BaseException:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from FewShotSegLib.cohort.places import Places
 from FewShotSegLib.cohort.record import CaseRecord
-from FewShotSegLib.files import cannot_write
+from FewShotSegLib.files import cannot_write, split_suffix
 
 
 def keep_history(places: Places, name: str) -> None:
@@ -23,6 +24,15 @@ def keep_history(places: Places, name: str) -> None:
         number += 1
     _copy(result, folder / result.name)
     _copy(record, folder / record.name)
+
+
+def sweep(places: Places, name: str) -> None:
+    """Remove the temporary files of a case whose process died while it wrote (see `files.atomic_path`)."""
+    for file in (places.result(name), places.record(name), places.picture(name), places.descriptor(name)):
+        stem, suffix = split_suffix(file)
+        for left in file.parent.glob(f".{escape(stem)}-????????{suffix}"):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -43,13 +43,15 @@ class Holder:
 class Locks:
     """The locks that one run holds in a folder; its heartbeat runs while it holds any.
 
-    Use as a context manager: at its end all are given back.
+    Use as a context manager: at its end all are given back. `inherited`: cases whose last holder died, who may have left
+    temporary files behind.
     """
 
     def __init__(self, folder: Path, settings: str = "") -> None:
         self.folder = folder
         self.me = Holder(secrets.token_hex(8), _machine(), os.getpid(), _began(os.getpid()), settings)
         self._held: set[str] = set()
+        self.inherited: set[str] = set()
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
@@ -76,6 +78,7 @@ class Locks:
                 return holder
             if holder is not None:
                 self._clear(path, holder)
+                self.inherited.add(name)
         with self._guard:
             self._held.add(name)
             if self._heart is None:

@@ -1,7 +1,7 @@
 """Calibration of the expected Dice (`FewShotSegLib.cohort.quality`): measure on scans that the encoder has not seen, then fit.
 
     python -m fewshotseg_training.calibrate collect DATA_DIR FILE --checkpoint FOLD --case 01 --case 02 ...
-    python -m fewshotseg_training.calibrate fit FILE ... --hold-out NAME --output quality.json
+    python -m fewshotseg_training.calibrate fit FILE ... --output Resources/quality
 
 `collect` lets every one of the named cases teach every other one, and appends a line per organ: the features, and the true Dice.
 Scans are encoded once. Pairs that are in the file already are passed over, so that it may be stopped and started.
@@ -12,20 +12,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from scipy import stats
 
-from FewShotSegLib.cohort.features import measure
+from FewShotSegLib.cohort.features import DESCRIPTIONS, FAST, measure
 from FewShotSegLib.cohort.nearest import Descriptor
+from FewShotSegLib.cohort.quality import Calibration
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.evaluation.annotation import draw, organ_slices
 from FewShotSegLib.evaluation.datasets import Dataset
-from FewShotSegLib.evaluation.metrics import dice
+from FewShotSegLib.evaluation.metrics import FAILURE_DICE, dice
 from FewShotSegLib.methods.match import Match
 from FewShotSegLib.progress import Reporter
 from FewShotSegLib.segmenter import Segmenter, Solved
@@ -33,12 +36,10 @@ from FewShotSegLib.segmenter_config import SegmenterConfig
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
+FULL = tuple(DESCRIPTIONS)
+LEAST_SURE = 0.2
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
-
-
-@app.callback()
-def main() -> None:
-    """Commands are named, also when there is but one."""
 
 
 class PatientSegmenter(Segmenter):
@@ -118,6 +119,79 @@ def _pair(segmenter: Segmenter, support: Support, query: Volume, truth: np.ndarr
             "seconds": [round(middle - start, 2), round(end - middle, 2)],
             "features": values,
         }
+
+
+@app.command()
+def fit(
+    files: Annotated[list[Path], typer.Argument(help="What `collect` wrote.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for full.json and fast.json.")] = None,
+) -> None:
+    """Fit the calibrations to all rows; report how each predicts every data set when that is left out of the fit."""
+    rows = read_rows(files)
+    for quality, names in (("full", FULL), ("fast", FAST)):
+        report = {name: asdict(left_out(rows, name, names)) for name in sorted({row["dataset"] for row in rows})}
+        calibration = fitted(rows, names)
+        weights = {name: round(weight, 3) for name, weight in zip(names, calibration.weights, strict=True) if weight > 0}
+        typer.echo(f"{quality}: weights {weights}")
+        for name, found in report.items():
+            typer.echo(f"  {name} left out of the fit: {found}")
+        if output is not None:
+            made_from = {"fitted_on": _counts(rows), "left_out": report, "encoder": sorted({row["checkpoint"] for row in rows})}
+            replace(calibration, made_from=made_from).write(output / f"{quality}.json")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How well expected Dice ranks organs: Spearman correlation with the truth, and how many of the failures (Dice below 0.5)
+    are among the fifth that is least sure; mean absolute error.
+    """
+
+    organs: int
+    spearman: float
+    failures: int
+    failures_found: int
+    error: float
+    spearman_of_confidence: float
+
+
+def judge(expected: Sequence[float], dice_values: Sequence[float], confidence: Sequence[float]) -> Report:
+    """Compare what was expected with the true Dice; organs that were not found have confidence 0."""
+    expect, true = np.asarray(expected, float), np.asarray(dice_values, float)
+    worst = np.argsort(expect, kind="stable")[: round(LEAST_SURE * len(expect))]
+    failed = true < FAILURE_DICE
+    return Report(
+        len(true),
+        _spearman(expect, true),
+        int(failed.sum()),
+        int(failed[worst].sum()),
+        round(float(np.abs(expect - true).mean()), 4),
+        _spearman(np.asarray(confidence, float), true),
+    )
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return round(float(stats.spearmanr(a, b).statistic), 3)
+
+
+def fitted(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Calibration:
+    """The calibration of all rows with an organ that was found."""
+    found = [row for row in rows if row["features"]]
+    return Calibration.fit([row["features"] for row in found], [row["dice"] for row in found], names)
+
+
+def left_out(rows: Sequence[dict[str, Any]], name: str, names: Sequence[str]) -> Report:
+    """How the calibration of all other data sets predicts this one."""
+    calibration = fitted([row for row in rows if row["dataset"] != name], names)
+    mine = [row for row in rows if row["dataset"] == name]
+    expected = [calibration.predict(row["features"]) for row in mine]
+    return judge(expected, [row["dice"] for row in mine], [row["features"].get("confidence", 0.0) for row in mine])
+
+
+def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Pairs and organs of each data set."""
+    names = sorted({row["dataset"] for row in rows})
+    mine = {name: [row for row in rows if row["dataset"] == name] for name in names}
+    return {name: {"pairs": len({(r["support"], r["case"]) for r in part}), "organs": len(part)} for name, part in mine.items()}
 
 
 def read_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
