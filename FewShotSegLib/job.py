@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from FewShotSegLib.errors import Cancelled, ConfigError, FewShotSegError
-from FewShotSegLib.job_output import check_place, probability_file, record_file, spare, targets
+from FewShotSegLib.job_output import check_place, probability_file, record_file, spare, targets, write_result
 from FewShotSegLib.progress import Progress
 from FewShotSegLib.provenance import record_of, write_json
 from FewShotSegLib.report import ReportJob, write_report
@@ -24,11 +24,14 @@ from FewShotSegLib.volume import Volume
 
 @dataclass(frozen=True)
 class Drawing:
-    """A support on disk: the scan, its labels, and which slices of them count (see `Support.create`)."""
+    """A support on disk: the scan, its labels, which slices of them count (see `Support.create`), and which series of a DICOM
+    folder the scan is (see `Support.read`).
+    """
 
     image: Path
     labels: Path
     slices: Slices = "auto"
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class SegmentJob:
         names: organ names for the values of a label map.
         report: folder of the report, None for none.
         config: how to segment.
+        result_format: of results in a folder, see `job_output.FORMATS`.
+        series: which series of the queries that are DICOM folders with several, see `dicom_series.find_series`.
     """
 
     drawings: tuple[Drawing, ...]
@@ -52,6 +57,8 @@ class SegmentJob:
     names: Mapping[int, str] = field(default_factory=dict)
     report: Path | None = None
     config: SegmenterConfig = field(default_factory=SegmenterConfig)
+    result_format: str = "seg.nrrd"
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ class _Run:
         if not job.queries or not job.drawings:
             raise ConfigError("A job without a drawing or without a query", "at least one of each")
         self.job, self.listener = job, listener
-        self.targets = targets(job.output, job.queries)
+        self.targets = targets(job.output, job.queries, job.result_format)
         spare([*job.queries, *(path for drawing in job.drawings for path in (drawing.image, drawing.labels))], self.targets)
         self.record = record_file(job.output, job.report, self.targets)
         check_place(self.record)
@@ -163,11 +170,12 @@ class _Run:
         volume = self._volume(query)
         done = self.segmenter.segment(self.supports, volume, progress=self.listener.progressed, cancel=self.listener.cancelled)
         self._stop_if_asked()
-        done.write(target)
+        settings = self._settings(target)
+        write_result(done, target, query, volume.series.uid if volume.series else None, settings)
         if done.probabilities is not None:
             done.write_probabilities(probability_file(target))
         outcome = Outcome(query, target, found_organs(done), done.notes, done.seconds)
-        return ReportJob(volume, done, settings=self._settings(target)), outcome
+        return ReportJob(volume, done, settings=settings), outcome
 
     def _settings(self, target: Path) -> dict[str, str]:
         """What the report says about how a result was made."""
@@ -177,10 +185,11 @@ class _Run:
 
     def _volume(self, query: Path) -> Volume:
         """The scan; that of a drawing is not read twice."""
+        series = self.job.series
         for drawing, support in zip(self.job.drawings, self.supports, strict=True):
-            if drawing.image.resolve() == query.resolve():
+            if drawing.image.resolve() == query.resolve() and series in (None, drawing.series):
                 return support.image
-        return Volume.read(query)
+        return Volume.read(query, series=series if query.is_dir() else None)
 
     def _stop_if_asked(self) -> None:
         if self.listener.cancelled():
@@ -196,7 +205,9 @@ class _Run:
 
 
 def _read(drawing: Drawing, job: SegmentJob) -> Support:
-    return Support.read(drawing.image, drawing.labels, slices=drawing.slices, organs=job.organs, names=job.names)
+    return Support.read(
+        drawing.image, drawing.labels, slices=drawing.slices, organs=job.organs, names=job.names, series=drawing.series
+    )
 
 
 def _drawing_record(drawing: Drawing, support: Support) -> dict[str, Any]:

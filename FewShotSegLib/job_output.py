@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from FewShotSegLib.errors import ConfigError, OutputError
 from FewShotSegLib.files import cannot_write, split_suffix
-from FewShotSegLib.image_files import WRITABLE
+from FewShotSegLib.image_files import WRITABLE, is_dicom
 
-RESULT = ".seg.nrrd"
+if TYPE_CHECKING:
+    from FewShotSegLib.segmentation import Segmentation
+
+DICOM_SEG = ".dcm"
+FORMATS = {"seg.nrrd": ".seg.nrrd", "nii.gz": ".nii.gz", "nrrd": ".nrrd", "mha": ".mha", "dicom-seg": DICOM_SEG}
+"""Suffix of the results in a folder, by the name of the format."""
 RECORD = "run.json"
 
 
-def targets(output: Path, queries: Sequence[Path]) -> list[Path]:
+def targets(output: Path, queries: Sequence[Path], result_format: str = "seg.nrrd") -> list[Path]:
     """The file of each query's result: `output` itself for one query and a path with a suffix, else a file in this folder.
 
-    Queries of the same name are told apart by the name of their folder.
+    Queries of the same name are told apart by the name of their folder. `result_format`: of `FORMATS`, for results in a folder.
 
     Raises:
-        ConfigError: a file for several queries, or queries that cannot be told apart.
+        ConfigError: a file for several queries, queries that cannot be told apart, an unknown format, DICOM SEG for a scan
+            that is no DICOM.
         OutputError: the place cannot be written to, or has an unknown suffix. Found out before anything is computed.
     """
     suffix = split_suffix(output)[1].lower()
-    if suffix and not output.is_dir() and (len(queries) == 1 or suffix in WRITABLE):
+    if result_format not in FORMATS:
+        raise ConfigError(f"There is no result format {result_format!r}", f"one of {', '.join(FORMATS)}")
+    if suffix and not output.is_dir() and (len(queries) == 1 or suffix in (*WRITABLE, DICOM_SEG)):
         _check_file(output, suffix, len(queries))
         found = [output]
     else:
-        found = [output / f"{name}{RESULT}" for name in _names(queries)]
+        found = [output / f"{name}{FORMATS[result_format]}" for name in _names(queries, FORMATS[result_format])]
+    if found[0].suffix.lower() == DICOM_SEG:
+        _check_dicom(queries)
     check_place(found[0])
     return found
 
@@ -43,6 +54,19 @@ def spare(inputs: Sequence[Path], found: Sequence[Path]) -> None:
                 "an output of its own",
                 "choose another file or folder for the output",
             )
+
+
+def write_result(done: Segmentation, target: Path, query: Path, series: str | None, settings: Mapping[str, str]) -> Path:
+    """Write a result as its suffix says; a DICOM SEG refers to the query's series and carries the settings.
+
+    Raises:
+        OutputError: see `Segmentation.write` and `write_dicom_seg`.
+    """
+    if target.suffix.lower() != DICOM_SEG:
+        return done.write(target)
+    from FewShotSegLib.dicom_seg import write_dicom_seg
+
+    return write_dicom_seg(target, done, query, series=series, settings=settings)
 
 
 def probability_file(target: Path) -> Path:
@@ -75,7 +99,7 @@ def check_place(path: Path) -> None:
         raise cannot_write(path, f"no permission to write to {folder}")
 
 
-def _names(queries: Sequence[Path]) -> list[str]:
+def _names(queries: Sequence[Path], suffix: str) -> list[str]:
     """A name of its own for each query."""
     plain = [scan_name(query) for query in queries]
     names = [
@@ -85,7 +109,7 @@ def _names(queries: Sequence[Path]) -> list[str]:
     for name, query in zip(names, queries, strict=True):
         if names.count(name) > 1:
             raise ConfigError(
-                f"Several queries would be written as {name}{RESULT}, {query} among them",
+                f"Several queries would be written as {name}{suffix}, {query} among them",
                 "queries that differ in their name or in that of their folder",
                 "give each scan once, or segment these scans one by one",
             )
@@ -95,7 +119,23 @@ def _names(queries: Sequence[Path]) -> list[str]:
 def _check_file(output: Path, suffix: str, queries: int) -> None:
     if queries > 1:
         raise ConfigError(f"One output file, {output}, for {queries} queries", "a folder", "leave out the end of the name")
-    if suffix not in WRITABLE:
+    if suffix not in (*WRITABLE, DICOM_SEG):
         raise OutputError(
-            f"Cannot write {output}: unknown file type {suffix!r}", f"one of {', '.join(WRITABLE)}", "change the end of the name"
+            f"Cannot write {output}: unknown file type {suffix!r}",
+            f"one of {', '.join((*WRITABLE, DICOM_SEG))}",
+            "change the end of the name",
         )
+
+
+def _check_dicom(queries: Sequence[Path]) -> None:
+    """Refuse DICOM SEG before anything is computed: where a query is no DICOM, or highdicom is not installed."""
+    from FewShotSegLib.dicom_seg import import_highdicom
+
+    import_highdicom()
+    for query in queries:
+        if query.is_file() and not is_dicom(query):
+            raise ConfigError(
+                f"DICOM SEG is asked for, and {query} is no DICOM series",
+                "DICOM folders as queries: a DICOM SEG refers to the images of a series",
+                "choose another format for this scan",
+            )

@@ -27,11 +27,11 @@ def slices(text: str) -> Literal["auto", "all"] | tuple[int, ...]:
     return tuple(numbers)
 
 
-def one_each(values: Sequence[str] | None, count: int, default: str) -> list[str]:
+def one_each(values: Sequence[str] | None, count: int, default: str, option: str = "--support-slices") -> list[str]:
     """One value for each of `count` supports: as given, or the only one (or the default) for all of them."""
     given = list(values or [default])
     if len(given) not in (1, count):
-        raise ConfigError(f"{len(given)} times --support-slices for {count} supports", f"one for all, or {count}")
+        raise ConfigError(f"{len(given)} times {option} for {count} supports", f"one for all, or {count}")
     return given if len(given) == count else given * count
 
 

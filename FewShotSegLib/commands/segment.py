@@ -21,9 +21,9 @@ SOME_FAILED = 1
 
 def segment(
     support_image: Annotated[list[Path], typer.Option(help="Drawn scan: NIfTI, NRRD, MHA or a DICOM folder; repeat for more.")],
-    support_labels: Annotated[list[Path], typer.Option(help="Its drawing: .seg.nrrd or a label map; one per scan.")],
+    support_labels: Annotated[list[Path], typer.Option(help="Its drawing: .seg.nrrd, a label map, DICOM SEG or RTSTRUCT.")],
     query: Annotated[list[Path], typer.Option(help="Scan to segment; repeat for more. May be the drawn scan itself.")],
-    output: Annotated[Path, typer.Option(help="Result file (.seg.nrrd, .nii.gz, .nrrd, .mha), or a folder.")],
+    output: Annotated[Path, typer.Option(help="Result file (.seg.nrrd, .nii.gz, .nrrd, .mha, .dcm), or a folder.")],
     support_slices: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,12 +41,23 @@ def segment(
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report with pictures.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write the probabilities.")] = False,
     option: Annotated[list[str] | None, typer.Option(help="Option of the method, key=value; repeat for more.")] = None,
+    result_format: Annotated[
+        str, typer.Option("--format", help="Of results in a folder: seg.nrrd, nii.gz, nrrd, mha, or dicom-seg for DICOM queries.")
+    ] = "seg.nrrd",
+    series: Annotated[
+        str | None,
+        typer.Option(help="Series of a DICOM query that holds several: UID, number or description.", show_default="longest"),
+    ] = None,
+    support_series: Annotated[
+        list[str] | None,
+        typer.Option(help="The same for supports; once, or once per support.", show_default="that of the drawing"),
+    ] = None,
 ) -> None:
     """Segment scans after one or several drawings.
 
     A query that is the drawn scan itself is completed from its drawn slices. One query and an output with a file suffix give
-    this file; otherwise the output is a folder with <query>.seg.nrrd for each query. Beside the results lies run.json: how
-    they were made.
+    this file; otherwise the output is a folder with <query>.seg.nrrd for each query (see --format). Beside the results lies
+    run.json: how they were made.
     """
     from FewShotSegLib.job import Drawing, SegmentJob
     from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, SegmenterConfig
@@ -63,8 +74,10 @@ def segment(
         device=device,
         probabilities=probabilities,
     )
-    drawings = tuple(Drawing(*parts) for parts in zip(support_image, support_labels, drawn, strict=True))
-    outcomes = _run(SegmentJob(drawings, tuple(query), output, chosen, names, report, config))
+    of_series = options.one_each(support_series, len(support_image), "", "--support-series")
+    parts = zip(support_image, support_labels, drawn, of_series, strict=True)
+    drawings = tuple(Drawing(image, labels, slices, uid or None) for image, labels, slices, uid in parts)
+    outcomes = _run(SegmentJob(drawings, tuple(query), output, chosen, names, report, config, result_format, series))
     if report is not None:
         show_file("Report", report / "report.html")
     if any(outcome.error for outcome in outcomes):
