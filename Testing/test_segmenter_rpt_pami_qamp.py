@@ -1,0 +1,128 @@
+"""RPT, PAMI and QAMP as a user gets them: the whole job on small phantoms, with an encoder and heads that learned nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_encoder import TinyEncoder
+
+from FewShotSegLib import grid
+from FewShotSegLib.cards import Card
+from FewShotSegLib.checkpoints import save_checkpoint
+from FewShotSegLib.devices import FeatureRunner
+from FewShotSegLib.encoders import create_encoder
+from FewShotSegLib.methods import create_method
+from FewShotSegLib.phantom import ORGANS, make_patient
+from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
+from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
+
+SHAPE = (8, 48, 48)
+CHANNELS = 32
+BIG = (ORGANS[0], ORGANS[3])
+EACH = pytest.mark.parametrize("name", ["rpt", "pami", "qamp"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_and_steady() -> Iterator[None]:
+    """Slices of 128 pixels, for speed, and no probe of the precision, whose answer depends on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "DEFAULT_PIXELS", 128)
+        patch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
+        yield
+
+
+def drawn(seed: int, slices: str | list[int] = "all") -> Support:
+    patient = make_patient(seed, shape=SHAPE)
+    masks = np.stack([patient.labels == o.label for o in BIG])
+    return Support.create(patient.volume, masks, BIG, slices=slices)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def support() -> Support:
+    return drawn(0)
+
+
+@pytest.fixture(scope="module")
+def query(support: Support) -> Volume:
+    """The same body a little later, moved by a voxel."""
+    return Volume(np.roll(support.image.array, (1, -1), (1, 2)), support.image.geometry, "later", "MR")
+
+
+def segmenter(name: str, *, strategy: str = "auto", trained: bool = True) -> Segmenter:
+    """With a random head that passes for a trained one."""
+    config = SegmenterConfig(method=name, strategy=strategy, device="cpu", options={"channels": CHANNELS})
+    made = Segmenter(config, encoder=TinyEncoder(CHANNELS))  # type: ignore[arg-type]
+    if trained:
+        made.method.load_head(made.method.head.state_dict())
+    return made
+
+
+def check(result: Segmentation, query: Volume) -> None:
+    assert result.labels.shape == query.array.shape
+    assert set(np.unique(result.labels)) <= {0, *(o.label for o in BIG)}
+    for organ, confidence in zip(BIG, result.confidence, strict=True):
+        assert np.isnan(confidence) == (not (result.labels == organ.label).any())
+        assert np.isnan(confidence) or 0 <= confidence <= 1
+
+
+def liver(result: Segmentation, support: Support) -> tuple[np.ndarray, np.ndarray]:
+    """Where it was found, and where it is."""
+    return result.labels == BIG[0].label, np.roll(support.masks[0], (1, -1), (1, 2))
+
+
+@EACH
+@pytest.mark.parametrize("strategy", ["direct", "propagate"])
+def test_a_new_scan(name: str, strategy: str, support: Support, query: Volume) -> None:
+    result = segmenter(name, strategy=strategy).segment(support, query)
+    check(result, query)
+    found, truth = liver(result, support)
+    assert (found & truth).sum() > 0.9 * found.sum() > 50  # a part of it: the threshold of such a head fits nothing
+
+
+@EACH
+def test_the_same_scan_twice_gives_the_same_answer(name: str, support: Support, query: Volume) -> None:
+    first, second = (segmenter(name).segment(support, query).labels for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@EACH
+def test_several_supports_and_told_extents(name: str, support: Support, query: Volume) -> None:
+    result = segmenter(name).segment([support, drawn(1)], query, extent={BIG[0].name: (2, 5)})
+    check(result, query)
+    assert not (result.labels[[0, 7]] == BIG[0].label).any()
+
+
+@EACH
+def test_the_rest_of_a_scan_after_three_drawn_slices(name: str) -> None:
+    sparse = drawn(0, [1, 3, 5])
+    result = segmenter(name).segment(sparse, sparse.image)
+    for number, organ in enumerate(BIG):
+        for z in (1, 3, 5):
+            np.testing.assert_array_equal(result.labels[z] == organ.label, sparse.masks[number][z])
+
+
+@EACH
+def test_without_trained_parameters_it_says_what_stands_in(name: str, support: Support, query: Volume) -> None:
+    result = segmenter(name, trained=False).segment(support, query)
+    check(result, query)
+    assert any("stand in" in note for note in result.notes)
+    found, truth = liver(result, support)
+    assert 2 * (found & truth).sum() > 0.6 * (found.sum() + truth.sum())
+
+
+@EACH
+def test_a_head_from_a_checkpoint(name: str, support: Support, query: Volume, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = create_encoder(channels=16)
+    head = create_method(name, channels=16).head
+    card = Card("tiny", "random", methods=[name], modalities=["MR"], licence="Apache-2.0", method=name)
+    path = save_checkpoint(encoder, card, tmp_path, head=head)
+    made = Segmenter(SegmenterConfig(method=name, checkpoint=str(path), device="cpu"))
+    assert made.method.trained
+    check(made.segment(support, query), query)
