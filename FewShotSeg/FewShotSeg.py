@@ -35,7 +35,7 @@ what is wrong on a slice or two, then <i>Use as new drawing and run again</i>.</
 </ol>
 <p>The bundled network is licensed for research only; the panel shows the licence of the one that is chosen. Not a medical
 device.</p>""")
-        self.parent.acknowledgementText = _("""<p>The bundled network learned without labels from scans of CHAOS, BTCV, MS-CMRSeg and
-ACDC, under the terms of these data sets; it started from a ResNet trained on ImageNet. If you use this module in a publication,
-please name FewShotSeg and its version.</p>""")
+        self.parent.acknowledgementText = _("""<p>The bundled network learned without labels from scans of CHAOS, BTCV, MS-CMRSeg
+and ACDC, under the terms of these data sets; it started from a ResNet trained on ImageNet. If you use this module in a
+publication, please name FewShotSeg and its version.</p>""")
         slicer.app.connect("startupCompleted()", sample_data.register)

@@ -43,7 +43,7 @@ class DrawingEditor:
 
     def _make(self):
         self._widget = slicer.qMRMLSegmentEditorWidget()
-        self._widget.setMaximumNumberOfUndoStates(UNDO_STEPS)
+        self._widget.maximumNumberOfUndoStates = UNDO_STEPS
         self._widget.setMRMLSegmentEditorNode(self._node())
         self._widget.setMRMLScene(slicer.mrmlScene)
         self._widget.setEffectNameOrder(EFFECTS)

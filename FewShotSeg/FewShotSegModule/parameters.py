@@ -7,7 +7,7 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
-METHODS = ["match", "alpnet", "visa"]
+METHODS = ["match", "alpnet", "visa", "adnet", "adnet3d", "qnet", "rpt", "pami", "qamp"]
 STRATEGIES = ["auto", "direct", "propagate"]
 DEVICES = ["auto", "cpu", "cuda", "mps"]
 
