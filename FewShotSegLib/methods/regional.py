@@ -46,6 +46,7 @@ class RegionMethod(LearnedMethod):
 
     default_strategy: ClassVar[str] = "direct"
     untrained: ClassVar[str] = "the organ's mean feature, not debiased, and a threshold fitted to the drawing stand in."
+    head: RegionHead
 
     def __init__(self, head: RegionHead, *, regions: int, iterations: int, keep_mean: bool, faithful: bool) -> None:
         self.head = head.eval()

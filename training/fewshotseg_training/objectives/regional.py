@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from fewshotseg_training.episodes import Episodes
+from fewshotseg_training.objectives.base import encode
 from fewshotseg_training.objectives.learned import LearnedObjective, Terms
 from fewshotseg_training.objectives.losses import likelihood_loss
 from FewShotSegLib.anomaly import anomaly, margin, probabilities
 from FewShotSegLib.debiasing import RegionMemory
 from FewShotSegLib.methods.base import upsample
-from FewShotSegLib.prototypes import area_fractions, masked_average, published_average
+from FewShotSegLib.prototypes import area_fractions, masked_average, published_average, unit
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ def alignment(pixels: Pixels, task: Task, predicted: Tensor, threshold: Tensor) 
 
 
 class TaskObjective(LearnedObjective):
-    """Base of the three: an episode becomes a `Task`; one without any organ in the support counts as zero."""
+    """Base of the three: an episode becomes a `Task`; one without any organ in the support counts as zero.
+
+    The features are unit vectors, as at use, with `faithful`, too: these heads multiply features with learned layers, so a head
+    must be trained on what it will see.
+    """
 
     corners: ClassVar[bool] = False
 
@@ -92,6 +98,11 @@ class TaskObjective(LearnedObjective):
     @abstractmethod
     def term_names(self) -> tuple[str, ...]:
         """The names of all terms of the loss."""
+
+    def features(self, encoder: nn.Module, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Unit features of the supports (b s c h w) and of the queries (b q c h w)."""
+        supports, queries = encode(encoder, episodes)
+        return unit(supports, 2), unit(queries, 2)
 
     @abstractmethod
     def solve(self, task: Task, step: int) -> tuple[Tensor, Terms]:
