@@ -99,6 +99,7 @@ def test_when_the_memory_runs_out_the_tiles_become_smaller(encoder: torch.nn.Mod
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_volume_of_64_slices_of_256_pixels_fits_into_8_gigabytes() -> None:
     runner = FeatureRunner(create_encoder("resnext3d101"), torch.device("cpu"))
     runner._bf16 = False
