@@ -13,6 +13,7 @@ from pydicom.pixels import pixel_array
 from FewShotSegLib.dicom_headers import Slice, unreadable
 from FewShotSegLib.dicom_stack import geometry_of
 from FewShotSegLib.errors import VolumeError
+from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.image_files import last_line, quiet_sitk
 
 
@@ -22,8 +23,9 @@ def read_stack(slices: Sequence[Slice]) -> sitk.Image:
     Raises:
         VolumeError: damaged files, a compression that nothing here can read, colour.
     """
+    geometry = geometry_of(slices)
     if any(item.frame is not None for item in slices):
-        return _by_pydicom(slices)
+        return _by_pydicom(slices, geometry)
     try:
         with quiet_sitk():
             image = _by_itk(slices)
@@ -31,9 +33,14 @@ def read_stack(slices: Sequence[Slice]) -> sitk.Image:
         path = _first_unreadable(slices)
         if not _is_compressed(path):
             raise unreadable(path, error) from error
-        return _by_pydicom(slices)
+        return _by_pydicom(slices, geometry)
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise _in_colour(slices[0].path)
+    if image.GetSize() != geometry.size:  # ITK stacks images of a single row otherwise
+        return _by_pydicom(slices, geometry)
+    image.SetOrigin(geometry.origin)  # one rule for all readers, also for the thickness of a single slice
+    image.SetSpacing(geometry.spacing)
+    image.SetDirection(geometry.direction)
     return image
 
 
@@ -45,8 +52,7 @@ def _by_itk(slices: Sequence[Slice]) -> sitk.Image:
     return reader.Execute()
 
 
-def _by_pydicom(slices: Sequence[Slice]) -> sitk.Image:
-    geometry = geometry_of(slices)
+def _by_pydicom(slices: Sequence[Slice], geometry: Geometry) -> sitk.Image:
     whole = all(value == int(value) for item in slices for value in item.rescale)
     voxels = np.empty(geometry.shape, np.int32 if whole else np.float32)
     for path in dict.fromkeys(item.path for item in slices):

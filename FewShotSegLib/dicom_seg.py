@@ -140,7 +140,7 @@ def _short(spacing: Sequence[float]) -> str:
     return " x ".join(f"{edge:.3g}" for edge in spacing)
 
 
-def _headers(slices: Sequence[Slice]) -> tuple[list[pydicom.Dataset], list[int]]:
+def _headers(slices: Sequence[Slice]) -> tuple[list[pydicom.FileDataset], list[int]]:
     """Headers of the source images, and which slice each of their frames is.
 
     Files with one image are in the order of the slices; a file with many frames keeps the order of its frames.

@@ -114,9 +114,12 @@ def _own_grid(path: Path, frames: list[Frame], size: tuple[int, int]) -> Geometr
     if not _whole(steps / step):
         raise _uneven(path)
     lowest = frames[int(along.argmin())]
-    spacing = (first.spacing[1], first.spacing[0], step)
+    rows, columns = first.spacing
+    spacing = (columns, rows, step)
     count = round(float(np.ptp(along)) / step) + 1
-    return Geometry((*size, count), spacing, lowest.position, tuple(np.stack([row, column, normal], axis=1).ravel()))
+    direction = tuple(np.stack([row, column, normal], axis=1).ravel())
+    x, y, z = lowest.position
+    return Geometry((*size, count), spacing, (x, y, z), direction)
 
 
 def _whole(numbers: np.ndarray) -> bool:

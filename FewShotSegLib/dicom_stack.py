@@ -57,14 +57,17 @@ def geometry_of(slices: Sequence[Slice]) -> Geometry:
     first, last = slices[0], slices[-1]
     if len(first.spacing) != 2:
         raise VolumeError(f"{first.path} does not tell the size of its pixels", "PixelSpacing", "export the series again")
-    row, column = np.reshape(first.orientation, (2, 3))
+    row, column = (vector / np.linalg.norm(vector) for vector in np.reshape(first.orientation, (2, 3)))
     normal = normal_of(first)
     step = first.thickness or 1.0
     if len(slices) > 1:
         step = float(np.dot(np.subtract(last.position, first.position), normal)) / (len(slices) - 1)
-    spacing = (first.spacing[1], first.spacing[0], step)
+    rows, columns = first.spacing
+    spacing = (columns, rows, step)
     direction = tuple(np.stack([row, column, normal], axis=1).ravel())
-    return Geometry((first.matrix[1], first.matrix[0], len(slices)), spacing, tuple(first.position), direction)
+    size = (first.matrix[1], first.matrix[0], len(slices))
+    x, y, z = first.position
+    return Geometry(size, spacing, (x, y, z), direction)
 
 
 def _without_copies(folder: Path, slices: Sequence[Slice]) -> list[Slice]:

@@ -262,37 +262,33 @@ def gone(pid: int) -> bool:
 
 
 @needs_signals
-@pytest.mark.parametrize(("number", "told"), [(signal.SIGKILL, "memory runs out"), (signal.SIGSEGV, "crashed (SIGSEGV)")])
-def test_a_killed_or_crashed_worker_is_a_failure_and_the_next_job_works(
-    job: Job, expected: list[Segmentation], number: signal.Signals, told: str
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGSEGV, "crashed (SIGSEGV)"), (signal.SIGKILL, "memory runs out")])
+def test_a_worker_that_dies_is_a_failure_and_the_next_job_works(
+    job: Job, expected: list[Segmentation], process: ProcessRunner, number: signal.Signals, told: str
 ) -> None:
-    runner = ProcessRunner()
-    runner.start(replace(job, queries=job.queries * 50))
-    begun(runner)
-    first = runner.pid
+    process.start(replace(job, queries=job.queries * 50))
+    begun(process)
+    first = process.pid
     assert first
     os.kill(first, number)
-    last = ended(runner)[-1]
+    last = ended(process)[-1]
     assert isinstance(last, FailedEvent) and last.query_index is None
     assert told in last.message and "What to do" in last.message
     if number == signal.SIGKILL:
-        runner.start(job)
-        assert_done(ended(runner), expected)
-        assert runner.pid != first
-    runner.close()
+        process.start(job)
+        assert_done(ended(process), expected)
+        assert process.pid != first
 
 
 @needs_signals
-def test_a_worker_that_died_between_two_jobs_is_replaced(job: Job, expected: list[Segmentation]) -> None:
-    runner = ProcessRunner()
-    runner.start(replace(job, queries=job.queries[:1]))
-    ended(runner)
-    assert runner.pid
-    os.kill(runner.pid, signal.SIGKILL)
-    assert gone(runner.pid)
-    runner.start(replace(job, queries=job.queries[:1]))
-    assert_done(ended(runner), expected[:1])
-    runner.close()
+def test_a_worker_that_died_between_two_jobs_is_replaced(job: Job, expected: list[Segmentation], process: ProcessRunner) -> None:
+    process.start(replace(job, queries=()))
+    ended(process)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    assert gone(process.pid)
+    process.start(replace(job, queries=job.queries[:1]))
+    assert_done(ended(process), expected[:1])
 
 
 @needs_signals
@@ -325,8 +321,7 @@ volume = Volume(np.ones((2, 8, 8)), Geometry((8, 8, 2), (1, 1, 1)))
 support = Support.create(volume, np.ones((1, 2, 8, 8)), [Organ("liver", 1)])
 runner = ProcessRunner()
 runner.start(Job((support,), (volume,), SegmenterConfig(checkpoint="none")))
-while runner.running:
-    runner.poll()
+while not any(getattr(event, "stage", "") == "loading the model" for event in runner.poll()):
     time.sleep(0.01)
 print(runner.pid, flush=True)
 {end}

@@ -126,3 +126,18 @@ def test_a_head_from_a_checkpoint(name: str, support: Support, query: Volume, tm
     made = Segmenter(SegmenterConfig(method=name, checkpoint=str(path), device="cpu"))
     assert made.method.trained
     check(made.segment(support, query), query)
+
+
+def test_they_run_on_the_papers_encoder() -> None:
+    """ResNet-101 with the papers' 512 channels, one small slice."""
+    torch.manual_seed(0)
+    encoder = create_encoder("resnet101", channels=512).eval()
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 16:48, 16:48] = 1
+    with torch.no_grad():
+        features = encoder(2 * mask + torch.randn(1, 64, 64))
+        for name in ("rpt", "pami", "qamp"):
+            method = create_method(name, channels=512)
+            method.trained = True
+            logits = method.score(features, method.remember(features, mask))
+            assert logits.shape == (1, 2, 8, 8) and logits.isfinite().all()

@@ -1,115 +1,134 @@
-"""The Slicer module file, without Slicer: its shape, its imports, and its panel on the smallest possible stand-ins."""
+"""The Slicer module from outside: its shape, what it imports, what it says of itself, its panel file, its lists in CMake."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
+import re
 import struct
+import subprocess
 import sys
 import types
-import unittest
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from slicer_cases import MODULE, slicer_with_module
 
-FOLDER = Path(__file__).resolve().parents[1] / "FewShotSeg"
-MODULE = FOLDER / "FewShotSeg.py"
-
-
-class Label:
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-class Layout:
-    def __init__(self) -> None:
-        self.widgets: list[object] = []
-
-    def addWidget(self, widget: object) -> None:
-        self.widgets.append(widget)
-
-    def addStretch(self, factor: int) -> None:
-        pass
+FOLDER = MODULE.parent
+PARTS = FOLDER / "FewShotSegModule"
+UI = FOLDER / "Resources" / "UI" / "FewShotSeg.ui"
+START_UP = set(sys.stdlib_module_names) | {"vtk", "slicer", "numpy", "qt", "ctk", "FewShotSegModule"}
+HEAVY = ("torch", "SimpleITK", "scipy", "skimage", "pydicom", "einops", "safetensors")
 
 
-class Widget:
-    def __init__(self, parent: object = None) -> None:
-        self.parent = parent
-        self.layout = Layout()
-
-    def setup(self) -> None:
-        pass
-
-
-class Module:
-    def __init__(self, parent: object) -> None:
-        self.parent = parent
+def imports_at_start_up(path: Path) -> set[str]:
+    """What a file imports when it is loaded, as first parts of the names; not what its functions import."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
 
 
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The module file, imported with stand-ins for `qt` and `slicer`."""
-    stand_ins = {
-        "qt": {"QLabel": Label, "Qt": types.SimpleNamespace(TextSelectableByMouse=1)},
-        "slicer": {},
-        "slicer.i18n": {"tr": lambda text: text, "translate": lambda context, text: text},
-        "slicer.ScriptedLoadableModule": {
-            "ScriptedLoadableModule": Module,
-            "ScriptedLoadableModuleWidget": Widget,
-            "ScriptedLoadableModuleLogic": type("Logic", (), {}),
-            "ScriptedLoadableModuleTest": unittest.TestCase,
-        },
+@pytest.mark.parametrize("path", [MODULE, *sorted(PARTS.glob("*.py"))], ids=lambda path: path.stem)
+def test_files_import_only_what_slicer_has(path: Path) -> None:
+    names = imports_at_start_up(path) - {"FewShotSegLib.errors"}  # which imports nothing itself
+    assert {name.split(".")[0] for name in names} <= START_UP
+    assert imports_at_start_up(MODULE.parents[1] / "FewShotSegLib" / "errors.py") == {"__future__"}
+
+
+def test_starting_slicer_and_opening_the_panel_imports_nothing_heavy() -> None:
+    """In a process of its own, for others have imported everything here."""
+    pytest.importorskip("slicer")
+    pytest.importorskip("PySide6.QtWidgets")
+    code = (
+        "import sys; from slicer_cases import slicer_with_module\n"
+        "with slicer_with_module() as (host, loaded):\n"
+        f"    print([name for name in {HEAVY!r} if name in sys.modules], host.installs, host.messages)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "[] [] []"
+
+
+def test_module_has_the_four_classes_and_describes_itself() -> None:
+    with slicer_with_module(panel=False) as (host, loaded):
+        for part in ("", "Widget", "Logic", "Test"):
+            assert isinstance(getattr(loaded.file, f"FewShotSeg{part}"), type)
+        parent = loaded.module.parent
+        assert parent.title == "Few-Shot Segmentation" and parent.categories == ["Segmentation"]
+        assert "research only" in parent.helpText and parent.contributors and "CHAOS" in parent.acknowledgementText
+        assert "startupCompleted()" in host.app._slots
+
+
+def test_sample_data_are_registered_and_the_patients_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: dict[str, dict] = {}
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **told: registered.update({told["sampleName"]: told}))
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    with slicer_with_module(panel=False) as (host, _loaded):
+        host.app.emit("startupCompleted()")
+        assert set(registered) == {"FewShotSegPatients", "FewShotSegLiver"}
+        liver = registered["FewShotSegLiver"]
+        assert liver["uris"].endswith(liver["checksums"].removeprefix("SHA256:"))
+        assert all(Path(told["thumbnailFileName"]).is_file() for told in registered.values())
+        from FewShotSegModule.sample_data import load_patients
+
+        from FewShotSegLib.samples import find_sample
+
+        assert find_sample("CTLiver").url == liver["uris"]
+        drawn, drawing, new = load_patients((8, 32, 32))
+        assert drawing.GetSegmentation().GetNumberOfSegments() == 4 and new.GetImageData().GetDimensions() == (32, 32, 8)
+        assert drawn.GetIJKToRASDirectionMatrix is not None
+
+
+def test_choices_and_tags_are_the_librarys() -> None:
+    with slicer_with_module(panel=False):
+        from FewShotSegModule import parameters, results
+
+        from FewShotSegLib.methods import list_methods
+        from FewShotSegLib.mrml import CONFIDENCE_TAG
+        from FewShotSegLib.report.hints import GLANCE_BELOW, LOOK_BELOW
+        from FewShotSegLib.strategies import NAMES
+
+        assert list_methods() == parameters.METHODS, "correct METHODS in FewShotSegModule/parameters.py"
+        assert sorted(NAMES) == sorted(parameters.STRATEGIES)
+        assert results.CONFIDENCE_TAG == CONFIDENCE_TAG
+        assert (results.LOOK_BELOW, results.GLANCE_BELOW) == (LOOK_BELOW, GLANCE_BELOW)
+
+
+def test_every_widget_of_the_panel_that_asks_something_has_a_tool_tip() -> None:
+    silent = {"QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget", "QProgressBar", "QSpacer"}
+    told_by_code = {"applyButton", "correctButton", "reuseButton"}
+    without = [
+        widget.get("name")
+        for widget in ElementTree.parse(UI).iter("widget")
+        if widget.get("class") not in silent and widget.find("property[@name='toolTip']") is None
+    ]
+    assert set(without) - told_by_code == set()
+
+
+def test_every_parameter_of_the_panel_exists() -> None:
+    bound = {
+        prop.findtext("string") for prop in ElementTree.parse(UI).iter("property") if prop.get("name") == "SlicerParameterName"
     }
-    for name, content in stand_ins.items():
-        stand_in = types.ModuleType(name)
-        vars(stand_in).update(content)
-        monkeypatch.setitem(sys.modules, name, stand_in)
-    spec = importlib.util.spec_from_file_location("FewShotSeg", MODULE)
-    assert spec and spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    source = (PARTS / "parameters.py").read_text(encoding="utf-8")
+    known = set(re.findall(r"^    (\w+): ", source, re.MULTILINE))
+    assert bound and bound <= known
 
 
-def test_module_file_has_the_four_classes_and_light_imports() -> None:
-    tree = ast.parse(MODULE.read_text(encoding="utf-8"))
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-    assert classes == ["FewShotSeg", "FewShotSegWidget", "FewShotSegLogic", "FewShotSegTest"]
-    imported = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {(node.module or "").split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert imported <= set(sys.stdlib_module_names) | {"vtk", "slicer", "numpy", "qt", "ctk"}
+def test_cmake_lists_every_file_of_the_module() -> None:
+    listing = (FOLDER / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "FewShotSeg")
+    listed = set(re.findall(r"^  (\S+\.(?:py|png|ui|txt))$", listing, re.MULTILINE))
+    files = {path.relative_to(FOLDER).as_posix() for path in [MODULE, *PARTS.glob("*.py"), *(FOLDER / "Resources").rglob("*.*")]}
+    assert listed == files
 
 
-def test_module_describes_itself(module: types.ModuleType) -> None:
-    parent = types.SimpleNamespace()
-    module.FewShotSeg(parent)
-    assert parent.title and parent.helpText and parent.contributors
-    assert parent.categories == ["Segmentation"]
-
-
-def test_panel_shows_how_to_segment_and_promises_nothing_else(module: types.ModuleType) -> None:
-    widget = module.FewShotSegWidget()
-    widget.setup()
-    (label,) = widget.layout.widgets
-    assert "fewshotseg segment --support-image" in label.text
-    assert "later release" in label.text
-
-
-def test_in_module_tests_pass(module: types.ModuleType) -> None:
-    result = unittest.TestResult()
-    unittest.defaultTestLoader.loadTestsFromTestCase(module.FewShotSegTest).run(result)
-    assert result.testsRun >= 1 and result.wasSuccessful(), result.failures + result.errors
-
-
-def test_command_of_the_panel_is_one_that_exists(module: types.ModuleType) -> None:
-    typer_testing = pytest.importorskip("typer.testing")
-    cli = pytest.importorskip("FewShotSegLib.cli")
-    listed = typer_testing.CliRunner().invoke(cli.app, ["segment", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
-    for option in ("--support-image", "--support-labels", "--query", "--output"):
-        assert option in module.COMMAND and option in listed
-
-
-def test_icon_is_a_128_pixel_png() -> None:
-    header = (FOLDER / "Resources" / "Icons" / "FewShotSeg.png").read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">II", header[16:24]) == (128, 128)
+@pytest.mark.parametrize("path", sorted((FOLDER / "Resources" / "Icons").glob("FewShotSeg*.png")), ids=lambda path: path.stem)
+def test_icons_are_small_pngs(path: Path) -> None:
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size < 200_000
+    assert path.stem != "FewShotSeg" or struct.unpack(">II", header[16:24]) == (128, 128)

@@ -34,7 +34,7 @@ def register():
         fileNames="CTLiver.nrrd",
         nodeNames="CTLiver",
         checksums=f"SHA256:{LIVER_SHA256}",
-        thumbnailFileName=os.path.join(ICONS, "FewShotSegLiver.png"),
+        thumbnailFileName=os.path.join(ICONS, "FewShotSeg.png"),
     )
 
 

@@ -83,7 +83,11 @@ class Drawing:
         segment = self.editor.get_segment(segment_id)
         if segment is None or not name.strip() or segment.GetName() == name.strip():
             return
-        others = [other for key, other in zip(self.editor.get_segment_ids(), self.editor.get_segment_names(), strict=True) if key != segment_id]
+        others = [
+            other
+            for key, other in zip(self.editor.get_segment_ids(), self.editor.get_segment_names(), strict=True)
+            if key != segment_id
+        ]
         segment.SetName(distinct_names([*others, name.strip()])[-1])
         segment.SetTag(TERMINOLOGY_TAG, default_terminology(segment.GetName()))
         segment.SetColor(default_color(segment.GetName(), len(others) + 1))

@@ -68,7 +68,8 @@ async def receive(request: web.Request, folder: Path, megabytes: float) -> None:
     if request.content_length is not None and request.content_length > megabytes * 10**6 + CHUNK:
         budget.take(request.content_length)
     folder.mkdir(parents=True)
-    async for part in await request.multipart():
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or not part.filename:
             continue
         path = _free(folder, safe_name(part.filename))

@@ -135,7 +135,9 @@ async def serve(config: AppConfig, ready: Callable[[str], None], pool: SessionPo
             await site.start()
         except OSError as error:
             raise OutputError(
-                f"Cannot listen on {config.host}, port {config.port}: {error.strerror or error}", "a free port", "choose another --port"
+                f"Cannot listen on {config.host}, port {config.port}: {error.strerror or error}",
+                "a free port",
+                "choose another --port",
             ) from error
         ready(address(config.host, runner.addresses[0][1], config.token, config.https))
         preload()

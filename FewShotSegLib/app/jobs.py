@@ -44,6 +44,8 @@ class Jobs:
 def progress_state(event: ProgressEvent, names: list[str]) -> dict[str, Any]:
     """What the page shows of a moment: per cent, and what is done for which scan, with the time left."""
     left = event.seconds_left
-    time = "" if not math.isfinite(left) else f" · {math.ceil(left)} s left" if left < 90 else f" · {math.ceil(left / 60)} min left"
+    time = (
+        "" if not math.isfinite(left) else f" · {math.ceil(left)} s left" if left < 90 else f" · {math.ceil(left / 60)} min left"
+    )
     scan = f"{names[event.query_index]}: " if len(names) > 1 else ""
     return {"progress": round(100 * event.fraction, 1), "stage": f"{scan}{event.stage}{time}"}

@@ -45,7 +45,7 @@ class Loading:
     async def sample(self) -> None:
         """The invented patients: the first is drawn whole, the second is to be segmented."""
         with self._busy("Inventing two patients…"):
-            first, second = await _in_thread(sample.patients, self.page.config.sample_shape)
+            first, second = await asyncio.to_thread(sample.patients, self.page.config.sample_shape)
             for scan in list(self.page.queries):
                 self.remove_query(scan.id)
             self.set_support(add_scan(first.image, None, self.page.viewer.scene))
@@ -61,7 +61,7 @@ class Loading:
             raise SupportError("No scan is loaded", "the scan that was drawn on", "load the scan first, then its drawing")
         node = self.page.support.node
         path = next(path for path in sorted(folder.rglob("*")) if path.is_file())
-        support = await _in_thread(read_drawing, path, volume_from_node(node))
+        support = await asyncio.to_thread(read_drawing, path, volume_from_node(node))
         self.page.replace_drawing(drawing_node(support, node))
         self.state.drawn_whole = bool(support.drawn.all())
 
@@ -118,12 +118,10 @@ def read_drawing(path: Path, image: Volume) -> Support:
     labels = read_labels(path).on(image.geometry)
     segments = [segment for segment in labels.segments if labels.mask(segment).any()]
     if not segments:
-        raise SupportError(f"Nothing in {path.name} lies in this scan", "a drawing of this scan", "check that they belong together")
+        raise SupportError(
+            f"Nothing in {path.name} lies in this scan", "a drawing of this scan", "check that they belong together"
+        )
     import numpy as np
 
     masks = np.stack([labels.mask(segment) for segment in segments])
     return Support.create(image, masks, [segment.organ for segment in segments])
-
-
-async def _in_thread(work: object, *arguments: object) -> object:
-    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)  # type: ignore[arg-type]

@@ -39,7 +39,9 @@ def build(page: SessionPage) -> None:
         page.server.trigger("step")(page.viewer.step)
         _bar(page)
         with v.VNavigationDrawer(permanent=True, width=352, classes="fs-drawer"):
-            with v.VExpansionPanels(v_model=("panel",), mandatory=True, variant="accordion", elevation=0, static=True, classes="fs-steps"):
+            with v.VExpansionPanels(
+                v_model=("panel",), mandatory=True, variant="accordion", elevation=0, static=True, classes="fs-steps"
+            ):
                 draw_panel(page)
                 scans_panel(page)
                 results_panel(page)
@@ -58,9 +60,18 @@ def _bar(page: SessionPage) -> None:
         html.Span("FewShotSeg", classes="fs-name")
         html.Span("Draw an organ once, segment it everywhere", classes="fs-motto")
         v.VSpacer()
-        with v.VBtn("Sample case", click=page.loading.sample, disabled=("busy || !!loading",), size="small", variant="tonal", classes="mr-3"):
+        with v.VBtn(
+            "Sample case",
+            click=page.loading.sample,
+            disabled=("busy || !!loading",),
+            size="small",
+            variant="tonal",
+            classes="mr-3",
+        ):
             v.VTooltip("Load two invented patients: one drawn, one to segment", activator="parent", location="bottom")
-        with v.VBtnToggle(v_model=("layout",), mandatory=True, density="compact", variant="outlined", divided=True, classes="mr-2"):
+        with v.VBtnToggle(
+            v_model=("layout",), mandatory=True, density="compact", variant="outlined", divided=True, classes="mr-2"
+        ):
             for key, (name, icon, tip) in enumerate(
                 (
                     ("one", "mdi-view-quilt-outline", "Axial and the others"),
@@ -88,10 +99,25 @@ def _empty(page: SessionPage) -> None:
     with html.Div(classes="fs-empty", v_show="!support && !queries.length"):
         html.Img(src="__fewshotseg/logo.svg", height=72, alt="")
         html.H2("Load a scan, or drop it here")
-        html.P("NIfTI, NRRD, MetaImage, or a zip of a DICOM series. Scans stay on this computer’s server: nothing is sent anywhere else.")
+        html.P(
+            "NIfTI, NRRD, MetaImage, or a zip of a DICOM series. "
+            "Scans stay on this computer’s server: nothing is sent anywhere else."
+        )
         with html.Div(classes="d-flex ga-3 mt-2 justify-center"):
-            v.VBtn("Choose a scan…", color="primary", prepend_icon="mdi-folder-open-outline", click="window.fewshot.choose('support')")
-            v.VBtn("Try the sample case", variant="tonal", prepend_icon="mdi-account-outline", click=page.loading.sample, disabled=("!!loading",), id="sample")
+            v.VBtn(
+                "Choose a scan…",
+                color="primary",
+                prepend_icon="mdi-folder-open-outline",
+                click="window.fewshot.choose('support')",
+            )
+            v.VBtn(
+                "Try the sample case",
+                variant="tonal",
+                prepend_icon="mdi-account-outline",
+                click=page.loading.sample,
+                disabled=("!!loading",),
+                id="sample",
+            )
         with html.Div(classes="fs-how"):
             for number, (title, text) in enumerate(
                 (
@@ -118,11 +144,23 @@ def _overlays(page: SessionPage) -> None:
         html.H3("This session is closed")
         html.P("It was idle for a long time, or the server stopped.")
         html.A("Open a new one", href="/")
-    with v.VSnackbar(v_model=("message_open",), timeout=("message_kind === 'error' ? -1 : 8000",), location="bottom end", multi_line=True, color=("message_kind === 'error' ? 'error' : undefined",), id="message"):
+    with v.VSnackbar(
+        v_model=("message_open",),
+        timeout=("message_kind === 'error' ? -1 : 8000",),
+        location="bottom end",
+        multi_line=True,
+        color=("message_kind === 'error' ? 'error' : undefined",),
+        id="message",
+    ):
         html.Div("{{ message }}", classes="fs-message", role="status")
         with v.Template(v_slot_actions=True):
             v.VBtn("Close", variant="text", click="message_open = false", size="small")
-    with v.VDialog(v_model=("help",), max_width=460), v.VCard(title="Keyboard shortcuts"), v.VCardText(), html.Table(classes="fs-keys"):
+    with (
+        v.VDialog(v_model=("help",), max_width=460),
+        v.VCard(title="Keyboard shortcuts"),
+        v.VCardText(),
+        html.Table(classes="fs-keys"),
+    ):
         for keys, text in SHORTCUTS:
             with html.Tr():
                 with html.Td():

@@ -56,7 +56,14 @@ def _scan(page: SessionPage) -> None:
             click="window.fewshot.choose('support')",
             disabled=("busy || !!loading",),
         )
-        v.VBtn("Load drawing…", size="small", variant="text", click="window.fewshot.choose('drawing')", v_show="support", disabled=("busy",))
+        v.VBtn(
+            "Load drawing…",
+            size="small",
+            variant="text",
+            click="window.fewshot.choose('drawing')",
+            v_show="support",
+            disabled=("busy",),
+        )
 
 
 def _which(page: SessionPage) -> None:
@@ -70,13 +77,20 @@ def _which(page: SessionPage) -> None:
 def _organs(page: SessionPage) -> None:
     with html.Div(classes="fs-label"):
         html.Span("Organs", classes="fs-grow")
-        v.VBtn("Clear", size="x-small", variant="text", click=page.clear_drawing, disabled=("busy",), v_show="organs.length && editing === 'support'", id="clear")
+        v.VBtn(
+            "Clear",
+            size="x-small",
+            variant="text",
+            click=page.clear_drawing,
+            disabled=("busy",),
+            v_show="organs.length && editing === 'support'",
+            id="clear",
+        )
     with html.Div(
         v_for="o in organs",
         key="o.id",
         classes=("['fs-organ', o.id === organ ? 'fs-chosen' : '']",),
         click="organ = o.id",
-        __properties=[],
     ):
         html.Span(classes="fs-swatch", style=("{background: o.color}",))
         with html.Div(classes="fs-grow"):
@@ -88,10 +102,19 @@ def _organs(page: SessionPage) -> None:
                 disabled=("busy",),
             )
             html.Div("{{ o.drawn }}", classes="fs-detail")
-        with v.VBtn(icon=True, size="x-small", variant="text", click=(page.remove_organ, "[o.id]"), disabled=("busy",), aria_label="Remove"):
+        with v.VBtn(
+            icon=True,
+            size="x-small",
+            variant="text",
+            click=(page.remove_organ, "[o.id]"),
+            disabled=("busy",),
+            aria_label="Remove",
+        ):
             v.VIcon("mdi-close", size=16)
-    html.Div("No organ yet. Add one, then paint it: all of it, on at least one slice.", v_show="!organs.length", classes="fs-hint")
-    with html.Div(classes="fs-row mt-1"):
+    html.Div(
+        "No organ yet. Add one, then paint it: all of it, on at least one slice.", v_show="!organs.length", classes="fs-hint"
+    )
+    with html.Div(classes="fs-row mt-3"):
         v.VCombobox(
             v_model=("new_name",),
             items=("organ_names", list(COMMON_ORGANS)),
@@ -102,16 +125,27 @@ def _organs(page: SessionPage) -> None:
             classes="fs-grow",
             id="new-name",
         )
-        v.VBtn("Add", click=page.add_organ, variant="tonal", disabled=("busy || !new_name",), id="add", raw_attrs=['data-key="n"'])
+        v.VBtn(
+            "Add", click=page.add_organ, variant="tonal", disabled=("busy || !new_name",), id="add", raw_attrs=['data-key="n"']
+        )
 
 
 def _tools(page: SessionPage) -> None:
     with html.Div(v_show="organs.length"):
         html.Div("Tools", classes="fs-label mt-2")
         with html.Div(classes="fs-row"):
-            with v.VBtnToggle(v_model=("tool",), mandatory=True, density="compact", variant="outlined", divided=True, color="primary"):
+            with v.VBtnToggle(
+                v_model=("tool",), mandatory=True, density="compact", variant="outlined", divided=True, color="primary"
+            ):
                 for value, icon, tip, key in TOOL_BUTTONS:
-                    with v.VBtn(value=value, size="small", disabled=("busy || shown !== editing",), aria_label=tip, raw_attrs=[f'data-key="{key}"'], id=f"tool-{value}"):
+                    with v.VBtn(
+                        value=value,
+                        size="small",
+                        disabled=("busy || shown !== editing",),
+                        aria_label=tip,
+                        raw_attrs=[f'data-key="{key}"'],
+                        id=f"tool-{value}",
+                    ):
                         v.VIcon(icon, size=20)
                         v.VTooltip(tip, activator="parent", location="bottom")
             v.VSpacer()
@@ -119,12 +153,30 @@ def _tools(page: SessionPage) -> None:
                 ("Undo (Z)", "mdi-undo", "z", page.undo, "can_undo"),
                 ("Redo (Y)", "mdi-redo", "y", page.redo, "can_redo"),
             ):
-                with v.VBtn(icon=True, size="small", variant="text", click=action, disabled=(f"busy || !{can}",), aria_label=name, raw_attrs=[f'data-key="{key}"'], id=icon[4:]):
+                with v.VBtn(
+                    icon=True,
+                    size="small",
+                    variant="text",
+                    click=action,
+                    disabled=(f"busy || !{can}",),
+                    aria_label=name,
+                    raw_attrs=[f'data-key="{key}"'],
+                    id=icon[4:],
+                ):
                     v.VIcon(icon, size=20)
                     v.VTooltip(name, activator="parent", location="bottom")
         with html.Div(classes="fs-row", v_show="tool === 'paint' || tool === 'erase'"):
             html.Span("Brush", classes="fs-small")
-            v.VSlider(v_model=("brush",), min=SMALLEST_BRUSH_MM, max=LARGEST_BRUSH_MM, step=1, density="compact", hide_details=True, classes="fs-grow", aria_label="Brush")
+            v.VSlider(
+                v_model=("brush",),
+                min=SMALLEST_BRUSH_MM,
+                max=LARGEST_BRUSH_MM,
+                step=1,
+                density="compact",
+                hide_details=True,
+                classes="fs-grow",
+                aria_label="Brush",
+            )
             html.Span("{{ Math.round(brush) }} mm", classes="fs-small fs-right")
             v.VBtn(click="brush = Math.max(2, brush - 2)", classes="d-none", raw_attrs=['data-key="["'])
             v.VBtn(click="brush = Math.min(80, brush + 2)", classes="d-none", raw_attrs=['data-key="]"'])
@@ -135,7 +187,15 @@ def _tools(page: SessionPage) -> None:
 
 def _threshold(page: SessionPage) -> None:
     with html.Div(v_show="tool === 'threshold'"):
-        v.VRangeSlider(v_model=("range",), min=("range_min",), max=("range_max",), step=("range_step",), density="compact", hide_details=True, aria_label="Grey values")
+        v.VRangeSlider(
+            v_model=("range",),
+            min=("range_min",),
+            max=("range_max",),
+            step=("range_step",),
+            density="compact",
+            hide_details=True,
+            aria_label="Grey values",
+        )
         with html.Div(classes="fs-row"):
             html.Span("{{ Math.round(range[0]) }} to {{ Math.round(range[1]) }}", classes="fs-small fs-grow")
             v.VBtn("Fill on this slice", size="small", variant="tonal", click=page.fill_range, id="fill")

@@ -15,22 +15,52 @@ if TYPE_CHECKING:
 
 def scans_panel(page: SessionPage) -> None:
     """The whole step."""
-    detail = "[own_scan && support ? 'the rest of this scan' : '', queries.length ? queries.length + (queries.length > 1 ? ' scans' : ' scan') : ''].filter(Boolean).join(' + ') || 'Nothing chosen'"
+    new = "queries.length ? queries.length + (queries.length > 1 ? ' scans' : ' scan') : ''"
+    detail = f"[own_scan && support ? 'the rest of this scan' : '', {new}].filter(Boolean).join(' + ') || 'Nothing chosen'"
     with v.VExpansionPanel(value="scans"):
         step_title("2", "Choose scans to segment", detail)
         with v.VExpansionPanelText():
             v.VCheckbox(
-                v_model=("own_scan",), label="The rest of the scan that is drawn on", density="compact", hide_details=True, disabled=("drawn_whole || busy",), id="own"
+                v_model=("own_scan",),
+                label="The rest of the scan that is drawn on",
+                density="compact",
+                hide_details=True,
+                disabled=("drawn_whole || busy",),
+                id="own",
             )
-            with html.Div(v_for="q in queries", key="q.id", classes=("['fs-organ', q.id === shown ? 'fs-chosen' : '']",), click=(page.show, "[q.id]")):
+            with html.Div(
+                v_for="q in queries",
+                key="q.id",
+                classes=("['fs-organ', q.id === shown ? 'fs-chosen' : '']",),
+                click=(page.show, "[q.id]"),
+            ):
                 v.VIcon("mdi-file-image-outline", size=18)
                 with html.Div(classes="fs-grow"):
                     html.Div("{{ q.name }}", classes="fs-scan-name")
                     html.Div("{{ q.info }}", classes="fs-detail")
-                with v.VBtn(icon=True, size="x-small", variant="text", disabled=("busy",), aria_label="Remove", raw_attrs=["@click.stop=\"trigger('remove_query', [q.id])\""]):
+                with v.VBtn(
+                    icon=True,
+                    size="x-small",
+                    variant="text",
+                    disabled=("busy",),
+                    aria_label="Remove",
+                    raw_attrs=["@click.stop=\"trigger('remove_query', [q.id])\""],
+                ):
                     v.VIcon("mdi-close", size=16)
-            html.Div("No other scan yet: add one or several, of the same kind (MR or CT) as the drawing.", v_show="!queries.length", classes="fs-hint")
-            v.VBtn("Add scans…", size="small", variant="tonal", prepend_icon="mdi-plus", click="window.fewshot.choose('query')", disabled=("busy || !!loading",), classes="mt-2")
+            html.Div(
+                "No other scan yet: add one or several, of the same kind (MR or CT) as the drawing.",
+                v_show="!queries.length",
+                classes="fs-hint",
+            )
+            v.VBtn(
+                "Add scans…",
+                size="small",
+                variant="tonal",
+                prepend_icon="mdi-plus",
+                click="window.fewshot.choose('query')",
+                disabled=("busy || !!loading",),
+                classes="mt-2",
+            )
     page.server.trigger("remove_query")(page.loading.remove_query)
 
 
@@ -38,15 +68,42 @@ def run_footer(page: SessionPage) -> None:
     """Method and strategy, Apply and Cancel, progress; always in sight."""
     with html.Div(classes="fs-foot"):
         with html.Div(classes="fs-row"):
-            v.VSelect(v_model=("method",), items=("methods",), label="Method", density="compact", variant="outlined", hide_details=True, classes="fs-grow", disabled=("busy",), id="method")
             v.VSelect(
-                v_model=("strategy",), items=("strategies",), label="Strategy", density="compact", variant="outlined", hide_details=True, classes="fs-strategy",
-                disabled=("busy",), v_show="method !== 'match'",
-            )  # fmt: skip
+                v_model=("method",),
+                items=("methods",),
+                label="Method",
+                density="compact",
+                variant="outlined",
+                hide_details=True,
+                classes="fs-grow",
+                disabled=("busy",),
+                id="method",
+            )
+            v.VSelect(
+                v_model=("strategy",),
+                items=("strategies",),
+                label="Strategy",
+                density="compact",
+                variant="outlined",
+                hide_details=True,
+                classes="fs-strategy",
+                disabled=("busy",),
+                v_show="method !== 'match'",
+            )
         with html.Div(classes="fs-row mt-2"):
-            v.VBtn("Apply", color="primary", classes="fs-grow", click=page.running.apply, disabled=("busy || !!why || !!loading",), id="apply", raw_attrs=['data-key="Ctrl+Enter"'])
+            v.VBtn(
+                "Apply",
+                color="primary",
+                classes="fs-grow",
+                click=page.running.apply,
+                disabled=("busy || !!why || !!loading",),
+                id="apply",
+                raw_attrs=['data-key="Ctrl+Enter"'],
+            )
             v.VBtn("Cancel", variant="outlined", click=page.running.cancel, disabled=("!busy",), id="cancel")
         html.Div("{{ why }}", v_show="why && !busy", classes="fs-hint mt-1", id="why")
         with html.Div(v_show="busy", classes="mt-2"):
-            v.VProgressLinear(model_value=("progress",), height=6, color="primary", rounded=True, indeterminate=("progress < 1",), id="progress")
+            v.VProgressLinear(
+                model_value=("progress",), height=6, color="primary", rounded=True, indeterminate=("progress < 1",), id="progress"
+            )
             html.Div("{{ stage }}", classes="fs-detail mt-1", id="stage")

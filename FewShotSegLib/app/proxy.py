@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 
 from FewShotSegLib.app.sessions import Session
+
+if TYPE_CHECKING:
+    Socket: TypeAlias = web.WebSocketResponse[Any] | ClientWebSocketResponse[Any]
 
 SECRET_HEADER = "X-FewShotSeg-Session"
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "host"}
@@ -50,9 +54,6 @@ async def _forward_socket(request: web.Request, session: Session, client: Client
         session.sockets -= 1
         await browser.close()
     return browser
-
-
-Socket = web.WebSocketResponse | ClientWebSocketResponse
 
 
 async def _pump(source: Socket, target: Socket, session: Session) -> None:

@@ -76,7 +76,9 @@ def write(segmentation: Segmentation, kind: str, folder: Path, name: str, series
     if kind != "dcm":
         return segmentation.write(path)
     if series is None:
-        raise ConfigError("This scan did not come as DICOM", "a DICOM series, whose headers the DICOM SEG carries on", "choose .seg.nrrd")
+        raise ConfigError(
+            "This scan did not come as DICOM", "a DICOM series, whose headers the DICOM SEG carries on", "choose .seg.nrrd"
+        )
     try:
         from FewShotSegLib.dicom_seg import write_dicom_seg
     except ImportError as error:

@@ -97,7 +97,9 @@ class Running:
     def _from_result(self, result: Result) -> Task:
         corrected = result.corrected_slices()
         if not corrected:
-            raise FewShotSegError("Nothing was corrected", "a slice that you painted or erased on", "correct a slice, and run again")
+            raise FewShotSegError(
+                "Nothing was corrected", "a slice that you painted or erased on", "correct a slice, and run again"
+            )
         slices = result.settled_slices(corrected)
         support = support_from_nodes(result.scan.node, result.node, slices=slices)
         return Task(support, result.scan, (result.scan,), tuple(sorted({*result.drawn, *corrected})))
@@ -147,7 +149,6 @@ class Running:
     def _keep(self, scan: Scan, event: ResultEvent, task: Task) -> None:
         """A result takes the place of the one before of the same scan."""
         node = show_segmentation(event.segmentation, scan.node)
-        self.page.viewer.surfaces(node)
         drawn = task.drawn if scan is task.on else ()
         result = Result(f"result{next(self._numbers)}", scan, event.segmentation, node, drawn)
         old = [known for known in self.results if known.scan is scan]
@@ -158,6 +159,7 @@ class Running:
         if event.query_index == 0:
             self.state.panel = "results"
             self.page.show(result.id)
+        self.page.viewer.surfaces(node)
 
     def _show_rows(self) -> None:
         self.state.results = [

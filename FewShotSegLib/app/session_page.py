@@ -10,7 +10,7 @@ from typing import Any
 from trame_server import Server
 
 from FewShotSegLib.app.config import AppConfig
-from FewShotSegLib.app.drawing import DrawnOrgan, Drawing, organs_of
+from FewShotSegLib.app.drawing import Drawing, DrawnOrgan, organs_of
 from FewShotSegLib.app.jobs import Jobs
 from FewShotSegLib.app.loading import Loading
 from FewShotSegLib.app.running import Running

@@ -10,8 +10,8 @@ import numpy as np
 
 from FewShotSegLib.app.drawing import DrawnOrgan
 from FewShotSegLib.report.hints import doubtful_slices, hint
-from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.resources import PACKAGE
+from FewShotSegLib.segmentation import Segmentation
 
 # The names of `methods` and `strategies`, which load torch when they are imported: a session does without. A test compares.
 METHODS = {

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import AsyncIterable
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.files import split_suffix
@@ -79,7 +79,9 @@ def unpack(path: Path, folder: Path, megabytes: float) -> None:
                 with archive.open(member) as source, target.open("wb") as file:
                     _copy(source, file, budget)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as error:
-        raise VolumeError(f"{path.name} cannot be unpacked: {error}", "a zip file without a password", "zip the files again") from error
+        raise VolumeError(
+            f"{path.name} cannot be unpacked: {error}", "a zip file without a password", "zip the files again"
+        ) from error
     finally:
         path.unlink(missing_ok=True)
 
@@ -90,14 +92,16 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         parts = PurePosixPath(member.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
-            raise VolumeError(f"{path.name} holds a path that leads outside: {member.filename!r}", "plain paths", "zip the files again")
+            raise VolumeError(
+                f"{path.name} holds a path that leads outside: {member.filename!r}", "plain paths", "zip the files again"
+            )
 
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def _copy(source: BinaryIO | zipfile.ZipExtFile, target: BinaryIO, budget: Budget) -> None:
+def _copy(source: IO[bytes], target: IO[bytes], budget: Budget) -> None:
     """Counts what really comes: the sizes that a zip declares may lie."""
     while chunk := source.read(CHUNK):
         budget.take(len(chunk))

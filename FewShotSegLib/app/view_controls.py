@@ -41,6 +41,11 @@ def _title(text: str, view: Any) -> None:
     with html.Div(classes="fs-view-title"):
         html.Span(text)
         with VBtn(
-            icon="mdi-fit-to-screen-outline", variant="text", size="x-small", theme="dark", click=view.reset_view, aria_label="Fit"
+            icon="mdi-fit-to-screen-outline",
+            variant="text",
+            size="x-small",
+            theme="dark",
+            click=view.reset_view,
+            aria_label="Fit",
         ):
             VTooltip("Fit the scan into the view", activator="parent", location="bottom")

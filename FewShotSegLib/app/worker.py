@@ -33,14 +33,22 @@ def run_session(config: AppConfig, folder: Path, secret: str, pipe: Connection) 
     server = make_server(config, folder, secret)
     server.controller.on_server_ready.add(lambda **_: pipe.send(server.port))
     threading.Thread(target=_end_with_gateway, args=(pipe, server.session.close), daemon=True).start()
-    server.start(port=0, host="127.0.0.1", open_browser=False, show_connection_info=False, disable_logging=True, timeout=0, thread=True)
+    server.start(
+        port=0, host="127.0.0.1", open_browser=False, show_connection_info=False, disable_logging=True, timeout=0, thread=True
+    )
 
 
 def make_server(config: AppConfig, folder: Path, secret: str) -> Any:
     """A trame server with one session's page, which answers only requests that carry the secret. Attribute: `session`."""
     server = Server(name=folder.name)
     server.client_type = "vue3"
-    server.enable_module({"serve": {"__fewshotseg": str(resource_dir("app"))}, "scripts": ["__fewshotseg/page.js"], "styles": ["__fewshotseg/page.css"]})
+    server.enable_module(
+        {
+            "serve": {"__fewshotseg": str(resource_dir("app"))},
+            "scripts": ["__fewshotseg/page.js"],
+            "styles": ["__fewshotseg/page.css"],
+        }
+    )
     session = server.session = SessionPage(server, config, folder)
     page.build(session)
 

@@ -148,4 +148,4 @@ class _Task:
         kind = told.pop("event")
         if kind == ResultEvent.__name__:
             return ResultEvent(told["query_index"], read_result(told["query_index"], self.job, folder))
-        return EVENTS[kind](**told)  # type: ignore[return-value]
+        return EVENTS[kind](**told)

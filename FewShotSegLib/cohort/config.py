@@ -75,7 +75,7 @@ class CohortConfig:
         record["source"], record["output"] = str(self.source.absolute()), str(self.output.absolute())
         for drawing in record["supports"]:
             drawing.update(image=str(drawing["image"].absolute()), labels=str(drawing["labels"].absolute()))
-        return json.loads(json.dumps(record))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(record))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> CohortConfig:
@@ -129,4 +129,4 @@ class CohortConfig:
 def drawing_from_json(record: Mapping[str, Any]) -> Drawing:
     """A drawing as `to_json` wrote it."""
     slices = record["slices"]
-    return Drawing(Path(record["image"]), Path(record["labels"]), slices if isinstance(slices, str) else tuple(slices))
+    return Drawing(Path(record["image"]), Path(record["labels"]), slices if slices in ("auto", "all") else tuple(slices))

@@ -67,7 +67,7 @@ def measure(solved: Solved, confidence: np.ndarray, matcher: Match | None = None
     matcher = matcher or Match(MatchConfig())
     pair = _pair(solved, matcher)
     back = _back(pair, matcher) if full else None
-    measured = []
+    measured: list[dict[str, float]] = []
     for organ in range(pair.found.shape[1]):
         if not (solved.index == organ + 1).any() or pair.found[:, organ].sum() < TINY:
             measured.append({})

@@ -23,7 +23,10 @@ def app(
     host: Annotated[str, typer.Option(help="Where to listen. Beyond this computer it needs --token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8085,
     token: Annotated[
-        str, typer.Option(help="What opens the page, at least 16 characters; better given by FEWSHOTSEG_TOKEN.", show_default="a new one")
+        str,
+        typer.Option(
+            help="What opens the page, at least 16 characters; better given by FEWSHOTSEG_TOKEN.", show_default="a new one"
+        ),
     ] = "",
     certificate: Annotated[Path | None, typer.Option(help="PEM file, for https; with --key.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,

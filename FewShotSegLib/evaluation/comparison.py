@@ -98,7 +98,7 @@ def cells(config: CompareConfig) -> Iterator[Cell]:
 
 
 def _protocol(text: str) -> dict[str, Any]:
-    """ "same-scan:3" as options of `EvaluateConfig`."""
+    """`same-scan:3` as options of `EvaluateConfig`."""
     name, _, drawn = text.partition(":")
     if drawn and not drawn.isdigit():
         raise ConfigError(f"The protocol {text!r}", "full-volume, oracle-z or same-scan, with :K behind it")

@@ -47,10 +47,11 @@ def support_from_nodes(
     chosen = _chosen_ids(segmentation, segment_ids)
     local_to_ijk = np.linalg.inv(ijk_to_world(volume_node)) @ to_world(segmentation_node)
     drawn = {name: _mask(segmentation_node, name, local_to_ijk, image.geometry.shape) for name in chosen}
-    used = [name for name in chosen if drawn[name] is not None and drawn[name].any()]
+    inside = {name: mask for name, mask in drawn.items() if mask is not None and mask.any()}
+    used = list(inside)
     _check_used(segmentation_node, chosen, used, drawn, required=segment_ids is not None)
     organs = _organs([segmentation.GetSegment(name) for name in used])
-    return Support.create(image, np.stack([drawn[name] for name in used]), organs, slices="auto" if slices is None else slices)
+    return Support.create(image, np.stack(list(inside.values())), organs, slices="auto" if slices is None else slices)
 
 
 def _chosen_ids(segmentation: Any, wanted: Sequence[str] | None) -> list[str]:

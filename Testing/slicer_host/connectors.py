@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from slicer_host.parameter_node import Choice, Parameter, WithinRange
+from slicer_host.parameters import Choice, Parameter, WithinRange
 
 
 class Connector:

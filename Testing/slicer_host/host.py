@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import os
 import sys
 import time
 import types
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slicer_host import patches
+
 BASE_PYTHON = "SLICER_BASE_PYTHON"
-OWN = {"slicer.ScriptedLoadableModule": "scripted", "slicer.parameterNodeWrapper": "parameter_node", "slicer.i18n": "i18n"}
 
 
 @dataclass
@@ -167,8 +167,8 @@ def start(*, testing: bool = False, base_python: str | Path | None = None) -> Ho
 
 
 def _start(slicer: Any, undo: contextlib.ExitStack, testing: bool, base: Path | None) -> Host:
-    qt = undo.enter_context(_modules({"qt": "qt", "ctk": "ctk"}))["qt"]
-    from slicer_host import application, ctk, installs, qmrml, segments  # noqa: F401  # they register their widgets
+    qt = undo.enter_context(patches.modules({"qt": "qt", "ctk": "ctk"}))["qt"]
+    from slicer_host import application, checkable, ctk, installs, qmrml, segment_editor, segments  # noqa: F401  # they register their widgets
 
     qt_application = qt.QApplication.instance() or qt.QApplication(["slicer_host", "-style", "fusion"])
     scene = slicer.vtkMRMLScene()
@@ -180,94 +180,10 @@ def _start(slicer: Any, undo: contextlib.ExitStack, testing: bool, base: Path | 
     host = Host(app, _undo=undo)
     names = {name: cls for name, cls in qt.CUSTOM.items() if name.startswith("qMRML")}
     names |= {"app": app, "mrmlScene": scene, "modules": modules, "moduleNames": types.ModuleType("moduleNames"), "selfTests": {}}
-    undo.enter_context(_attributes(slicer, names))
-    undo.enter_context(_attributes(slicer.util, _messages(host)))
-    undo.enter_context(_entries({"slicer.modules": modules, "slicer.packaging": installs.make(host.installs)}))
-    undo.enter_context(_attributes(slicer, {"packaging": sys.modules["slicer.packaging"]}))
-    undo.enter_context(_base_python(slicer, base))
-    undo.enter_context(_attributes(sys, {"excepthook": lambda kind, error, trace: _note(host, kind, error, trace)}))
+    undo.enter_context(patches.attributes(slicer, names))
+    undo.enter_context(patches.attributes(slicer.util, patches.messages(host)))
+    undo.enter_context(patches.entries({"slicer.modules": modules, "slicer.packaging": installs.make(host.installs)}))
+    undo.enter_context(patches.attributes(slicer, {"packaging": sys.modules["slicer.packaging"]}))
+    undo.enter_context(patches.base_python(slicer, base))
+    undo.enter_context(patches.attributes(sys, {"excepthook": lambda kind, error, trace: patches.note(host, kind, error, trace)}))
     return host
-
-
-def _note(host: Host, kind: Any, error: BaseException, trace: Any) -> None:
-    host.slot_errors.append(error)
-    sys.__excepthook__(kind, error, trace)
-
-
-def _messages(host: Host) -> dict[str, Any]:
-    """`slicer.util`'s message boxes: noted down instead of shown."""
-
-    def show(level: str) -> Callable[..., None]:
-        def display(text: str, *told: Any, **named: Any) -> None:
-            host.messages.append((level, text))
-
-        return display
-
-    def ask(text: str, *told: Any, **named: Any) -> bool:
-        host.messages.append(("question", text))
-        return host.answers.pop(0) if host.answers else True
-
-    def delay(message: str, *told: Any, **named: Any) -> None:
-        host.process_events()
-
-    boxes = {f"{level}Display": show(level) for level in ("info", "warning", "error")}
-    questions = dict.fromkeys(("confirmOkCancelDisplay", "confirmYesNoDisplay", "confirmRetryCloseDisplay"), ask)
-    install = {"pip_install": lambda requirements, **told: sys.modules["slicer.packaging"].pip_install(requirements)}
-    return {**boxes, **questions, **install, "messageBox": ask, "delayDisplay": delay}
-
-
-@contextlib.contextmanager
-def _base_python(slicer: Any, base: Path | None) -> Iterator[None]:
-    """Slicer's own Python files where there are some, else the stand-ins."""
-    if base is None:
-        with _modules(OWN) as loaded, _attributes(slicer, {name.partition(".")[2]: one for name, one in loaded.items()}):
-            yield
-        return
-    folder = str(base / "slicer" if (base / "slicer").is_dir() else base)
-    slicer.__path__.append(folder)
-    own = [name for name in OWN if importlib.util.find_spec(name) is None]
-    try:
-        with _modules({name: OWN[name] for name in own}):
-            yield
-    finally:
-        slicer.__path__.remove(folder)
-        for name in [name for name in sys.modules if any(name == one or name.startswith(f"{one}.") for one in OWN)]:
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _modules(names: dict[str, str]) -> Iterator[dict[str, types.ModuleType]]:
-    """Our modules under the names that Slicer gives them."""
-    loaded = {name: importlib.import_module(f"slicer_host.{own}") for name, own in names.items()}
-    with _entries(loaded):
-        yield loaded
-
-
-@contextlib.contextmanager
-def _entries(modules: dict[str, types.ModuleType]) -> Iterator[None]:
-    before = {name: sys.modules.get(name) for name in modules}
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
-
-
-@contextlib.contextmanager
-def _attributes(owner: Any, values: dict[str, Any]) -> Iterator[None]:
-    missing = object()
-    before = {name: getattr(owner, name, missing) for name in values}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is missing:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
@@ -114,6 +115,6 @@ def load_flow(path: str) -> FlowNetwork:
     network = FlowNetwork()
     try:
         network.load_state_dict(load_file(Path(path)))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is no flow network ({error})", "a flow.safetensors", "train one anew") from error
     return network.eval().requires_grad_(False)

@@ -47,7 +47,8 @@ def gather(draws: Sequence[Draw]) -> Episodes:
         grey = [d.scan.grey(getattr(d, side)) for d in draws]
         masks = [d.scan.layer(d.kind)[list(getattr(d, side))] == d.id for d in draws]
         sides += [torch.from_numpy(np.stack(grey)), torch.from_numpy(np.stack(masks)).float()]
-    return Episodes(*sides, torch.tensor([d.realistic for d in draws]))
+    support, support_masks, query, query_masks = sides
+    return Episodes(support, support_masks, query, query_masks, torch.tensor([d.realistic for d in draws]))
 
 
 @torch.no_grad()
@@ -86,4 +87,5 @@ def changed(episodes: Episodes, recipe: Recipe, augment: PaperAugment, rngs: Seq
             images, masks = torch.where(geometry, moved, images), torch.where(geometry, moved_masks, masks)
         images = torch.where(gamma, apply_gamma(images, change.gamma.to(images.device)), images)
         sides += [images, masks]
-    return Episodes(*sides, episodes.realistic)
+    support, support_masks, query, query_masks = sides
+    return Episodes(support, support_masks, query, query_masks, episodes.realistic)

@@ -13,7 +13,7 @@ from torch import nn
 from fewshotseg_training.objectives import create_objective
 from FewShotSegLib.cards import Card
 from FewShotSegLib.checkpoints import load_checkpoint, save_checkpoint
-from FewShotSegLib.encoders import create_encoder
+from FewShotSegLib.encoders import Encoder, create_encoder
 from FewShotSegLib.errors import CheckpointError
 from FewShotSegLib.methods import list_methods
 
@@ -83,7 +83,7 @@ def _finished(run: Path) -> dict[str, Any]:
     return config
 
 
-def _encoder(run: Path, config: Mapping[str, Any]) -> nn.Module:
+def _encoder(run: Path, config: Mapping[str, Any]) -> Encoder:
     encoder = create_encoder(config["encoder"], channels=config["channels"])
     encoder.load_state_dict(load_file(run / "encoder.safetensors"))
     return encoder

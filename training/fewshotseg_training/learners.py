@@ -51,7 +51,7 @@ class Learner:
         """What is saved at the end, by file name; the first is the main one."""
         if isinstance(self.model, FlowModel):
             return {"flow": self.model.network}
-        found = {"encoder": self.model.encoder}
+        found: dict[str, nn.Module] = {"encoder": self.model.get_submodule("encoder")}
         if isinstance(self.model, EpisodeModel):
             found["head"] = self.model.objective.head
         return found

@@ -42,7 +42,7 @@ def excluded_slices(present: np.ndarray, rule: Literal["any", "all"] = "any") ->
     """
     if not present.shape[1]:
         return np.zeros(len(present), bool)
-    return present.all(1) if rule == "all" else present.any(1)
+    return np.asarray(present.all(1) if rule == "all" else present.any(1))
 
 
 def runs(slices: np.ndarray) -> list[np.ndarray]:

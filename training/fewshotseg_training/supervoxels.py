@@ -41,7 +41,7 @@ def felzenszwalb_3d(
     if sigma > 0:
         volume = ndimage.gaussian_filter(volume.astype(np.float64), sigma / np.asarray(spacing))
     volume = np.ascontiguousarray(volume, np.float64)
-    return segment(volume, scale / 255.0, min_size, spacing[0] / spacing[1])
+    return segment(volume, scale / 255.0, min_size, spacing[0] / spacing[1], order == "numpy-introsort")
 
 
 def _compiled_core() -> Callable[..., np.ndarray]:
