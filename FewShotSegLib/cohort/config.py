@@ -32,8 +32,8 @@ class CohortConfig:
         segmenter: how to segment; its device is that of the only worker, see `devices`.
         devices: one worker, with a model of its own, for each; empty for the segmenter's device alone.
         nearest: so many supports, those most like the scan, teach it; 0 for all of them.
-        quality: "full" also carries every result back to its support and compares it with the drawing there, which costs one
-            more registration; "fast" does without.
+        quality: "full" also carries every result back to its support and compares it with the drawing there, which costs one more
+            registration; "fast" does without, and ranked held-back scans as well.
         pattern: which files of a folder are scans, such as "*_image.nii.gz"; "" for all that can be read.
         shard: (i, n): only the i-th of n parts of the list, i from 1.
         readers: scans read ahead of each worker; no more than these and the one in work are in memory.
@@ -50,7 +50,7 @@ class CohortConfig:
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     devices: tuple[str, ...] = ()
     nearest: int = 3
-    quality: Quality = "full"
+    quality: Quality = "fast"
     pattern: str = ""
     shard: tuple[int, int] = (1, 1)
     readers: int = 1

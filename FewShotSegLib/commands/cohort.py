@@ -50,7 +50,7 @@ def run_command(
     checkpoint: Annotated[str, typer.Option(help="Name or path.", show_default="built in")] = "",
     device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...; a worker for each.")] = None,
     nearest: Annotated[int, typer.Option(help="So many supports, those most like the scan, teach it; 0 = all.")] = 3,
-    quality: Annotated[str, typer.Option(help="full or fast: how the expected Dice is found.")] = "full",
+    quality: Annotated[str, typer.Option(help="fast or full: how the expected Dice is found; see the README.")] = "fast",
     shard: Annotated[str, typer.Option(help="i/n: only the i-th of n parts of the list, for a job array.")] = "1/1",
     readers: Annotated[int, typer.Option(help="Scans read ahead of each worker.")] = 1,
     verify: Annotated[bool, typer.Option("--verify", help="Hash all scans again, whatever their time of change.")] = False,
