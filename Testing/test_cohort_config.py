@@ -41,7 +41,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"nearest": 1}, {"quality": "fast"}, {"organs": None}, {"segmenter": SegmenterConfig()}, {"dry_run": True}]
+    "change", [{"nearest": 1}, {"quality": "full"}, {"organs": None}, {"segmenter": SegmenterConfig()}, {"dry_run": True}]
 )
 def test_settings_change_with_what_results_depend_on(change: dict) -> None:
     assert replace(CONFIG, **change).settings("x") != CONFIG.settings("x")
