@@ -13,11 +13,16 @@ from FewShotSegLib.commands.console import show_file, stdout
 def compare(
     data_dirs: Annotated[list[Path], typer.Argument(help="Folders with dataset.json and <case>_image/_label.nii.gz.")],
     output: Annotated[Path, typer.Option(help="Folder for results, tables, figures and the page; finished cells are kept.")],
-    method: Annotated[list[str], typer.Option(help="Method or baseline; repeat for more.")] = ["match", "alpnet", "paste"],  # noqa: B006
+    method: Annotated[
+        list[str], typer.Option(help="Method, baseline, or `untrained` (match with an untrained encoder); repeat for more.")
+    ] = ["match", "alpnet", "paste"],  # noqa: B006
     protocol: Annotated[
         list[str], typer.Option(help="full-volume, oracle-z or same-scan, with :K for K drawn slices; repeat.")
     ] = ["full-volume"],  # noqa: B006
     checkpoint: Annotated[list[str] | None, typer.Option(help="METHOD=NAME or path; repeat.")] = None,
+    untrained_weights: Annotated[
+        Path | None, typer.Option(help="ImageNet weights of the untrained encoder.", show_default="random weights")
+    ] = None,
     checkpoint_template: Annotated[
         str | None, typer.Option(help="Name or path with {fold} in it, for all other methods.")
     ] = None,
@@ -45,6 +50,7 @@ def compare(
         protocols=tuple(protocol),
         output=output,
         checkpoints=tuple((name, value) for name, _, value in pairs),
+        untrained_weights=str(untrained_weights or ""),
         checkpoint_template=checkpoint_template,
         folds=tuple(fold) if fold else folds,
         support=support,

@@ -11,6 +11,8 @@ from typing import Any
 from FewShotSegLib.errors import ConfigError, FewShotSegError
 from FewShotSegLib.evaluation.config import EvaluateConfig
 from FewShotSegLib.evaluation.result import EvaluationResult
+from FewShotSegLib.evaluation.untrained import NAME as UNTRAINED
+from FewShotSegLib.evaluation.untrained import describe, is_untrained
 from FewShotSegLib.files import atomic_path
 
 
@@ -20,10 +22,12 @@ class CompareConfig:
 
     Args:
         data_dirs: folders of labelled scans.
-        methods: methods of the library and baselines, in the order of the table's rows.
+        methods: methods of the library and baselines, in the order of the table's rows. `untrained` is `match`, and
+            `untrained-alpnet` is `alpnet`, with an encoder that was trained on no scan.
         protocols: "oracle-z", "full-volume" or "same-scan", each with ":K" behind it when only K slices are drawn.
         output: folder for one JSON a cell, tables, figures and the page.
         checkpoints: method to checkpoint; others take the default one.
+        untrained_weights: public weights (ImageNet) of the untrained encoder's trunk; "" for random ones.
         checkpoint_template, folds, support, organs, limit, device: as in `EvaluateConfig`, for all cells.
 
     Raises:
@@ -35,6 +39,7 @@ class CompareConfig:
     protocols: tuple[str, ...]
     output: Path
     checkpoints: tuple[tuple[str, str], ...] = ()
+    untrained_weights: str = ""
     checkpoint_template: str | None = None
     folds: bool | tuple[int, ...] = False
     support: str = "last"
@@ -60,6 +65,14 @@ class Cell:
     config: EvaluateConfig
     path: Path
 
+    @property
+    def label(self) -> str:
+        """What the table calls it: the method, and which weights an untrained encoder has."""
+        checkpoint = self.config.checkpoint
+        if checkpoint is None or not is_untrained(checkpoint):
+            return self.method
+        return f"{self.config.method}, {describe(checkpoint)}"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -80,10 +93,11 @@ def cells(config: CompareConfig) -> Iterator[Cell]:
         for protocol in config.protocols:
             for method in config.methods:
                 options = _protocol(protocol)
-                checkpoint = own.get(method)
+                used, checkpoint = _used(method, config.untrained_weights)
+                checkpoint = checkpoint or own.get(method)
                 evaluation = EvaluateConfig(
                     folder,
-                    method,
+                    used,
                     support=config.support,
                     folds=config.folds,
                     organs=config.organs,
@@ -95,6 +109,13 @@ def cells(config: CompareConfig) -> Iterator[Cell]:
                 )
                 file = f"{method}-{protocol.replace(':', '-')}.json"
                 yield Cell(folder.resolve().name, method, protocol, evaluation, config.output / folder.resolve().name / file)
+
+
+def _used(method: str, weights: str) -> tuple[str, str | None]:
+    """The method that a row uses, and the checkpoint when that is the untrained encoder."""
+    if method.partition("-")[0] != UNTRAINED:
+        return method, None
+    return method.partition("-")[2] or "match", f"{UNTRAINED}:{weights}" if weights else UNTRAINED
 
 
 def _protocol(text: str) -> dict[str, Any]:

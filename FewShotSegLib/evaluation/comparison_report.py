@@ -29,11 +29,11 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     known = published(cell.dataset, cell.method, cell.protocol)
     theirs = "-" if known is None else f"{known:.1f}"
     if result is None:
-        return (cell.method, "-", outcome.reason, "-", "-", "-", "-", "-", theirs)
+        return (cell.label, "-", outcome.reason, "-", "-", "-", "-", "-", theirs)
     found = result.summary()
     low, high = (_number(100 * value) for value in (found.dice.low, found.dice.high))
     return (
-        cell.method,
+        cell.label,
         _number(100 * found.dice.mean),
         "-" if low == "-" else f"{low} to {high}",
         _number(100 * found.nsd.mean),

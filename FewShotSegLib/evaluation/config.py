@@ -35,7 +35,7 @@ class EvaluateConfig:
         support: "last", "all" (each scan in turn teaches the others) or case ids, each in turn.
         folds: True for all five folds, or their numbers; False takes all scans as one list.
         organs: names or label numbers; None for what the dataset scores.
-        checkpoint: one for all scans; None for the default one.
+        checkpoint: one for all scans; None for the default one; `untrained`, or `untrained:WEIGHTS`: see `untrained.py`.
         checkpoint_template: name or path with `{fold}`, so that each fold is measured with the model trained without it.
         limit: at most so many scans for each support (in "same-scan", for each fold); None for all.
         seed: of the baselines that sample at random.

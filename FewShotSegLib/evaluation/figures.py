@@ -29,7 +29,7 @@ def box_plot(outcomes: Sequence[Outcome]) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("Figures need matplotlib", "", "pip install 'fewshotseg[baselines]'") from error
-    measured = [(o.cell.method, o.result) for o in outcomes if o.result is not None]
+    measured = [(o.cell.label, o.result) for o in outcomes if o.result is not None]
     organs = list(dict.fromkeys(organ for _, result in measured for organ in result.organs))
     figure = Figure(figsize=(2 + 0.35 * len(organs) * len(measured), 3.6), layout="constrained")
     axes = figure.subplots()

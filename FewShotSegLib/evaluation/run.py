@@ -21,6 +21,7 @@ from FewShotSegLib.evaluation.datasets import Dataset
 from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_facts
 from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
 from FewShotSegLib.evaluation.tasks import Task, plan
+from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
 from FewShotSegLib.support import Support
@@ -85,7 +86,7 @@ def evaluate(
 
 
 def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
-    """The baseline or the library's Segmenter of a configuration, with the checkpoint of the fold.
+    """The baseline or the library's Segmenter of a configuration, with the checkpoint of the fold, or an untrained encoder.
 
     Raises:
         ConfigError: a baseline that cannot serve the protocol, or lacks its package.
@@ -99,7 +100,9 @@ def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
             )
         return baseline
     checkpoint = config.checkpoint_for(fold) or DEFAULT_CHECKPOINT
-    return Segmenter(SegmenterConfig(config.method, strategy=config.strategy, checkpoint=checkpoint, device=config.device))
+    encoder = untrained_encoder(checkpoint, config.seed) if is_untrained(checkpoint) else None
+    options = SegmenterConfig(config.method, strategy=config.strategy, checkpoint=checkpoint, device=config.device)
+    return Segmenter(options, encoder=encoder)
 
 
 class _Run:
