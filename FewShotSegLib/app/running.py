@@ -15,7 +15,7 @@ from FewShotSegLib.app.state import result_row
 from FewShotSegLib.background import CancelledEvent, Event, FailedEvent, Job, ProgressEvent, ResultEvent
 from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.mrml import show_segmentation, support_from_nodes, volume_from_node
-from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
+from FewShotSegLib.segmenter_config import SegmenterConfig
 from FewShotSegLib.support import Slices, Support
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Running:
         config = SegmenterConfig(
             method=state.method,
             strategy=state.strategy,
-            checkpoint=page.config.checkpoint or DEFAULT_CHECKPOINT,
+            checkpoint=page.checkpoints[state.method],
             device=page.config.device,
         )
 

@@ -13,6 +13,7 @@ from FewShotSegLib.app.config import AppConfig
 from FewShotSegLib.app.drawing import Drawing, DrawnOrgan, organs_of
 from FewShotSegLib.app.jobs import Jobs
 from FewShotSegLib.app.loading import Loading
+from FewShotSegLib.app.methods import usable_methods
 from FewShotSegLib.app.running import Running
 from FewShotSegLib.app.scans import Scan
 from FewShotSegLib.app.state import initial, organ_rows, why_not
@@ -26,7 +27,8 @@ class SessionPage:
 
     def __init__(self, server: Server, config: AppConfig, folder: Path) -> None:
         self.server, self.state, self.config, self.folder = server, server.state, config, folder
-        self.state.update(initial())
+        self.checkpoints = usable_methods(config.checkpoint)
+        self.state.update(initial(list(self.checkpoints)))
         self.viewer = Viewer(server)
         self.drawing = Drawing(self.viewer.slicer)
         self.loading = Loading(self)
@@ -79,7 +81,7 @@ class SessionPage:
     def add_organ(self, name: str = "") -> None:
         """A new organ, ready to be painted."""
         organ = self.drawing.add(name or self.state.new_name)
-        self.state.update({"name_dialog": False, "drawn_whole": False, "organ": organ, "tool": "paint"})
+        self.state.update({"drawn_whole": False, "organ": organ, "tool": "paint"})
         self.refresh()
 
     def rename_organ(self, organ: str, name: str) -> None:

@@ -9,27 +9,16 @@ from typing import Any
 import numpy as np
 
 from FewShotSegLib.app.drawing import DrawnOrgan
+from FewShotSegLib.app.methods import METHODS
 from FewShotSegLib.report.hints import doubtful_slices, hint
-from FewShotSegLib.resources import PACKAGE
 from FewShotSegLib.segmentation import Segmentation
 
-# The names of `methods` and `strategies`, which load torch when they are imported: a session does without. A test compares.
-METHODS = {
-    "match": "match (recommended)",
-    "alpnet": "ALPNet, 2020",
-    "visa": "VISA-FSS, 2023",
-    "adnet": "ADNet, 2022",
-    "adnet3d": "ADNet in 3D, 2022",
-    "qnet": "Q-Net, 2023",
-    "rpt": "RPT, 2023",
-    "pami": "PAMI, 2024",
-    "qamp": "QAMP, 2024",
-}
+# The names of `strategies`, which load torch when they are imported: a session does without. A test compares.
 STRATEGIES = {"auto": "automatic", "direct": "direct — nearest drawn slices", "propagate": "propagate — slice to slice"}
 
 
-def initial() -> dict[str, Any]:
-    """The page as it opens."""
+def initial(methods: Sequence[str]) -> dict[str, Any]:
+    """The page as it opens; `methods` are those that it offers, the default first."""
     return {
         "theme": "dark",
         "layout": "one",
@@ -47,8 +36,8 @@ def initial() -> dict[str, Any]:
         "drawn_whole": False,
         "own_scan": True,
         "queries": [],
-        "methods": [{"value": name, "title": METHODS[name]} for name in methods()],
-        "method": methods()[0],
+        "methods": [{"value": name, "title": METHODS[name]} for name in methods],
+        "method": methods[0],
         "strategies": [{"value": name, "title": title} for name, title in STRATEGIES.items()],
         "strategy": "auto",
         "busy": False,
@@ -66,14 +55,8 @@ def initial() -> dict[str, Any]:
         "message_kind": "info",
         "message_open": False,
         "help": False,
-        "name_dialog": False,
         "new_name": "liver",
     }
-
-
-def methods() -> list[str]:
-    """The methods that this installation has, the default first."""
-    return [name for name in METHODS if (PACKAGE / "methods" / f"{name}.py").is_file()]
 
 
 def why_not(support: bool, organs: Sequence[DrawnOrgan], queries: int, own_scan: bool, whole: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trame.widgets import html
-from trame.widgets.vuetify3 import VBtn, VSlider, VTooltip
+from trame.widgets.vuetify3 import VBtn, VIcon, VSlider, VTooltip
 from trame_server import Server
 from trame_slicer.app.logic.slice_view_logic import connect_slice_view_slider_to_state
 
@@ -35,17 +35,12 @@ def slice_controls(server: Server, view_id: str, view: Any) -> None:
 def three_d_controls(server: Server, view_id: str, view: Any) -> None:
     """Controls of the 3D view."""
     _title("3D", view)
+    html.Div("Results appear here", classes="fs-view-hint", v_show="!results.length")
 
 
 def _title(text: str, view: Any) -> None:
     with html.Div(classes="fs-view-title"):
         html.Span(text)
-        with VBtn(
-            icon="mdi-fit-to-screen-outline",
-            variant="text",
-            size="x-small",
-            theme="dark",
-            click=view.reset_view,
-            aria_label="Fit",
-        ):
+        with VBtn(icon=True, variant="text", size="x-small", theme="dark", click=view.reset_view, aria_label=f"Fit {text}"):
+            VIcon("mdi-fit-to-screen-outline", size=16)
             VTooltip("Fit the scan into the view", activator="parent", location="bottom")

@@ -9,7 +9,7 @@ from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.core.volume_window_level import VolumeWindowLevel
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
-from vtkmodules.vtkCommonCore import vtkLogger, vtkObject
+from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkObject
 
 from FewShotSegLib.app.view_controls import slice_controls, three_d_controls
 
@@ -38,6 +38,8 @@ class Viewer:
         self.layouts.register_layout_dict(_layouts())
         self.layouts.set_layout(LAYOUTS[START_LAYOUT])
         self._spare_the_processor()
+        for view in self.slice_views():
+            view.interactor().AddObserver(vtkCommand.WindowResizeEvent, lambda *_, view=view: self._refit(view))
         self.shown: Any = None
 
     def _spare_the_processor(self) -> None:
@@ -47,6 +49,13 @@ class Viewer:
         for view in self.slicer.view_manager.get_threed_views():
             view.renderer().SetUseDepthPeeling(False)
             view.renderer().SetUseDepthPeelingForVolumes(False)
+
+    def _refit(self, view: Any) -> None:
+        """Fit the scan into a view that has got another size (its first one too), at the slice that it shows."""
+        if self.shown is not None:
+            place = view.get_slice_value()
+            view.fit_view_to_content()
+            view.set_slice_value(place)
 
     def choose_layout(self, name: str) -> None:
         """Arrange the views; `name` is a key of `LAYOUTS`."""

@@ -43,7 +43,9 @@ def app(
     from FewShotSegLib.app.access import is_loopback, tls_advice
     from FewShotSegLib.app.config import SAMPLE_SHAPE, SMALL_SAMPLE_SHAPE, AppConfig
     from FewShotSegLib.app.gateway import serve
+    from FewShotSegLib.app.methods import usable_methods
 
+    usable_methods(checkpoint)  # one that is not there is told before anything is served
     config = AppConfig(
         host=host,
         port=port,
