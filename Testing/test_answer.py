@@ -174,8 +174,8 @@ def test_only_drawn_slices_teach(asked: list[tuple[str, HeadTask]]) -> None:
     given = support([2, 5], [3])
     answer(create_method("alpnet"), "auto", task(given, same=True))
     first, second = (t for _, t in asked)
-    assert torch.equal(first.support_masks, given.masks[0][[2, 5]].float())
-    assert torch.equal(second.support_features, given.scan.features[[3]])
+    assert torch.equal(first.shots[0].masks, given.masks[0][[2, 5]].float())
+    assert torch.equal(second.shots[0].features, given.scan.features[[3]])
 
 
 def test_an_organ_that_match_does_not_see_is_nowhere(asked: list[tuple[str, HeadTask]]) -> None:

@@ -19,7 +19,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 
 def test_the_known_encoders() -> None:
-    assert list_encoders() == ["resnet101", "resnet50v2"]
+    assert list_encoders() == ["resnet101", "resnet50v2", "resnext3d101", "resnext3d26"]
 
 
 @torch.no_grad()
