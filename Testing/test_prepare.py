@@ -135,5 +135,7 @@ def test_pseudolabels_are_added_and_replaced(raw: Path, tmp_path: Path) -> None:
     label_folder(path.parent, PseudoConfig(min_size=400))
     after = load_scan(path)
     assert np.unique(after.regions).size < np.unique(old).size and np.array_equal(after.image, before.image)
+    one, two = ([p.read_bytes() for p in label_folder(path.parent, PseudoConfig(min_size=60), workers=n)] for n in (1, 2))
+    assert one == two and len(one) == 2
     with pytest.raises(VolumeError, match="no prepared scan"):
         label_folder(tmp_path)

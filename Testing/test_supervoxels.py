@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from scipy import ndimage
 pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
 
 from fewshotseg_training.supervoxels import body_mask, felzenszwalb_3d, scale_to_255, supervoxels  # noqa: E402
+from FewShotSegLib.errors import ConfigError  # noqa: E402
 
 
 # ---------------------------------------------------------------------------------------------- golden vectors
@@ -45,6 +48,19 @@ def test_the_golden_cases_come_out_of_whole_scans(golden_dir: Path) -> None:
             _, _, min_size, z, x, y = golden[f"{case}/params"].tolist()
             found = supervoxels(golden[f"{case}/image"], (z, y, x), min_size=int(min_size))
             assert np.array_equal(found, golden[f"{case}/masked_labels"]), case
+
+
+@pytest.mark.parity
+def test_the_order_of_numpys_sort_gives_the_published_files(golden_dir: Path) -> None:
+    with np.load(golden_dir / "adnet_family" / "felz3d.npz") as golden:
+        cases = [name.split("/")[0] for name in golden.files if name.endswith("/labels_numpy_introsort")]
+        assert cases
+        for case in cases:
+            scale, sigma, min_size, z, x, y = golden[f"{case}/params"].tolist()
+            given = {"scale": scale, "sigma": sigma, "min_size": int(min_size)}
+            found = felzenszwalb_3d(golden[f"{case}/image"], (z, y, x), order="numpy-introsort", **given)
+            assert np.array_equal(found, golden[f"{case}/labels_numpy_introsort"])
+            assert not np.array_equal(found, golden[f"{case}/labels"])
 
 
 # ---------------------------------------------------------------------------------------------- on any scan
@@ -106,6 +122,32 @@ def test_the_same_scan_gives_the_same_supervoxels_whatever_its_memory_order() ->
     plain = supervoxels(noise, (3.0, 1.0, 1.0), min_size=30)
     assert np.array_equal(plain, supervoxels(np.asfortranarray(noise), (3.0, 1.0, 1.0), min_size=30))
     assert np.array_equal(plain, supervoxels(noise, (3.0, 1.0, 1.0), min_size=30))
+
+
+def test_without_equal_edges_the_order_does_not_matter() -> None:
+    noise = np.random.default_rng(6).uniform(0, 255, (6, 40, 40))
+    stable, published = (felzenszwalb_3d(noise, (3.0, 1.0, 1.0), min_size=40, order=o) for o in ("stable", "numpy-introsort"))
+    assert np.array_equal(stable, published)
+    with pytest.raises(ConfigError, match="stable or numpy-introsort"):
+        felzenszwalb_3d(noise, (3.0, 1.0, 1.0), order="any")  # type: ignore[arg-type]
+
+
+def test_other_threads_run_meanwhile() -> None:
+    noise = np.random.default_rng(7).uniform(0, 255, (16, 128, 128))
+    ends: list[float] = []
+
+    def cut() -> None:
+        ends.append(time.perf_counter())
+        felzenszwalb_3d(noise, (3.0, 1.0, 1.0), min_size=500)
+        ends.append(time.perf_counter())
+
+    worker, beats = threading.Thread(target=cut), []
+    worker.start()
+    while worker.is_alive():
+        beats.append(time.perf_counter())
+        time.sleep(0.002)
+    middle = np.linspace(*ends, 5)[1:4]
+    assert sum(middle[0] < beat < middle[2] for beat in beats) > 5
 
 
 def test_the_body_is_the_largest_bright_region_of_each_slice_without_holes() -> None:

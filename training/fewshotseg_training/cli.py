@@ -68,11 +68,14 @@ def pseudolabels(
     cache: Annotated[list[Path], typer.Argument(help="Prepared folders.")],
     superpixel_size: Annotated[int, typer.Option(help="Smallest superpixel, in pixels.")] = 400,
     min_size: Annotated[int, typer.Option(help="Cut new supervoxels of at least so many voxels; 0 keeps the present ones.")] = 0,
+    order: Annotated[str, typer.Option(help="Of equal edges: `stable`, or `numpy-introsort` as published files.")] = "stable",
     again: Annotated[bool, typer.Option(help="Replace superpixels that are there.")] = False,
+    workers: Annotated[int, typer.Option(help="Scans at once.")] = 1,
 ) -> None:
     """Add superpixels to prepared scans, or cut other supervoxels."""
+    config = PseudoConfig(superpixel_size, min_size, _one_of("--order", order, "stable", "numpy-introsort"), again)
     for folder in cache:
-        done = label_folder(folder, PseudoConfig(superpixel_size=superpixel_size, min_size=min_size, again=again))
+        done = label_folder(folder, config, workers=workers)
         typer.echo(f"{len(done)} scans of {folder.name} have their pseudo-labels.")
 
 
