@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from FewShotSegLib.cohort import case as case_module
+from FewShotSegLib.cohort.case import Worker
 from FewShotSegLib.cohort.config import CohortConfig
 from FewShotSegLib.cohort.engine import Found
+from FewShotSegLib.cohort.locks import Locks
 from FewShotSegLib.cohort.nearest import Descriptor
+from FewShotSegLib.cohort.places import Places
 from FewShotSegLib.cohort.quality import Prediction
 from FewShotSegLib.cohort.run import run
 from FewShotSegLib.errors import Cancelled
@@ -95,3 +99,18 @@ def run_in_process(config: dict[str, Any], seconds: float) -> None:
     engine = BrightEngine((), lambda volume: time.sleep(seconds))
     case_module.create_engine = lambda config, supports, device="": engine  # type: ignore[assignment]
     run(CohortConfig.from_json(config))
+
+
+def open_bright(config: CohortConfig, cancelled: Callable[[], bool] = lambda: False) -> Worker:
+    """As `open_worker`, with a bright engine that takes 0.2 s per scan and tells its process."""
+    engine = BrightEngine((), lambda volume: time.sleep(0.2))
+    engine.made_with = lambda: {"process": os.getpid()}  # type: ignore[method-assign]
+    places = Places(config.output)
+    return Worker(config, engine, (), config.settings("bright"), Locks(places.locks, config.settings("bright")), cancelled)
+
+
+def open_deadly(config: CohortConfig, cancelled: Callable[[], bool] = lambda: False) -> Worker:
+    """A worker whose process dies of scan s002."""
+    worker = open_bright(config, cancelled)
+    worker.engine.before = lambda volume: os._exit(1) if volume.name == "s002" else None  # type: ignore[attr-defined]
+    return worker

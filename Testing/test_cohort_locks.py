@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from FewShotSegLib.cohort import locks as module
-from FewShotSegLib.cohort.locks import STALE_SECONDS, Locks, break_lock, read_holder, running
+from FewShotSegLib.cohort.locks import STALE_SECONDS, Locks, break_lock_of, read_holder, running
 
 
 def put(folder: Path, name: str, **changes: object) -> Path:
@@ -108,7 +108,10 @@ def test_a_live_lock_that_was_moved_by_mistake_is_put_back(tmp_path: Path) -> No
         assert live.is_mine("a")
 
 
-def test_a_cluster_may_break_the_lock_of_a_lost_machine(tmp_path: Path) -> None:
+def test_a_cluster_may_break_the_lock_of_a_lost_machine_and_no_other(tmp_path: Path) -> None:
     put(tmp_path, "a", machine="lost/1")
-    break_lock(tmp_path, "a")
-    assert read_holder(tmp_path / "a.lock") is None
+    holder = read_holder(tmp_path / "a.lock")
+    assert holder is not None
+    assert not break_lock_of(tmp_path, "a", "another") and read_holder(tmp_path / "a.lock") == holder
+    assert break_lock_of(tmp_path, "a", holder.token) and read_holder(tmp_path / "a.lock") is None
+    assert not break_lock_of(tmp_path, "a", holder.token)

@@ -165,10 +165,15 @@ def is_stale(path: Path, holder: Holder) -> bool:
         return False
 
 
-def break_lock(folder: Path, name: str) -> None:
-    """Remove the lock of a case. Only for who knows that its holder is gone, as a cluster does of a lost machine."""
+def break_lock_of(folder: Path, name: str, token: str) -> bool:
+    """Remove the lock of a case if the run `token` holds it. Only for who knows that this run is gone, as a cluster does."""
+    path = folder / f"{name}{SUFFIX}"
+    holder = read_holder(path)
+    if holder is None or holder.token != token:
+        return False
     with suppress(OSError):
-        (folder / f"{name}{SUFFIX}").unlink()
+        path.unlink()
+    return True
 
 
 def running(folder: Path) -> dict[str, Holder]:

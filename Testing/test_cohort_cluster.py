@@ -1,0 +1,131 @@
+"""A cohort on a Ray cluster of two nodes on this machine, one of which is lost in mid-run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cohort_folder import make_cohort, open_bright, open_deadly
+
+from FewShotSegLib.cohort.case import Worker
+from FewShotSegLib.cohort.cluster import RayExecutor
+from FewShotSegLib.cohort.config import CohortConfig
+from FewShotSegLib.cohort.places import Places
+from FewShotSegLib.cohort.record import CaseRecord
+from FewShotSegLib.cohort.run import Tally, run
+from FewShotSegLib.download import sha256_of
+from FewShotSegLib.errors import Cancelled, ConfigError, SupportError
+
+pytest.importorskip("ray", reason="needs the extra [cluster]")
+SCANS = 40
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster on loopback: a head with one core. Quick to see that a node is gone."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_health_check_initial_delay_ms", "500")
+        patch.setenv("RAY_health_check_period_ms", "500")
+        patch.setenv("RAY_health_check_failure_threshold", "4")
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+        yield nodes
+        nodes.shutdown()
+
+
+def refused(config: CohortConfig, cancelled: object = None) -> Worker:
+    """A worker that cannot be opened."""
+    raise SupportError("an empty drawing", "one with an organ", "draw it")
+
+
+def records(config: CohortConfig) -> dict[str, CaseRecord]:
+    """All records by name; each is whole and fits its result."""
+    places, found = Places(config.output), {}
+    for path in sorted(places.results.glob("[!.]*.json")):
+        record = CaseRecord.read(path)
+        assert record is not None
+        if record.status == "done":
+            assert sha256_of(places.result(record.name)) == record.result
+        found[record.name] = record
+    return found
+
+
+def assert_tidy(config: CohortConfig) -> None:
+    """No lock and no temporary file is left, and no case was done twice (that would be in the history)."""
+    assert list(Places(config.output).locks.iterdir()) == []
+    assert list(Places(config.output).results.glob(".*")) == []
+    assert not (config.output / "history").exists()
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_is_lost_in_mid_run_loses_nothing(tmp_path: Path, cluster: Any) -> None:
+    config = make_cohort(tmp_path, SCANS, pictures=False)
+    second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    cluster.wait_for_nodes()
+    heard: list[CaseRecord] = []
+    lost: list[str] = []
+
+    def hear(record: CaseRecord, tally: Tally) -> None:
+        heard.append(record)
+        both = len({r.made_with["process"] for r in heard}) == 2
+        if both and not lost:
+            lost.extend(path.stem for path in Places(config.output).locks.glob("[!.]*.lock"))
+            cluster.remove_node(second, allow_graceful=False)
+
+    tally = run(config, hear, executor=RayExecutor(cluster.address, opener=open_bright))
+    assert lost and len(heard) < SCANS + 1
+    assert sorted(record.name for record in heard) == [f"s{n:03d}" for n in range(SCANS)]
+    assert tally.done + tally.kept == SCANS and tally.failed == tally.busy == 0
+    found = records(config)
+    assert len(found) == SCANS and {record.status for record in found.values()} == {"done"}
+    first, other = (sum(r.made_with["process"] == process for r in found.values()) for process in _processes(found))
+    assert first + other == SCANS and min(first, other) >= 1
+    assert_tidy(config)
+
+
+def _processes(found: dict[str, CaseRecord]) -> list[int]:
+    processes = sorted({record.made_with["process"] for record in found.values()})
+    assert len(processes) == 2
+    return processes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_case_that_kills_its_workers_fails_and_the_others_are_done(tmp_path: Path, cluster: Any) -> None:
+    config = make_cohort(tmp_path, 5, pictures=False)
+    tally = run(config, executor=RayExecutor(cluster.address, opener=open_deadly))
+    assert tally.failed == 1 and tally.done + tally.kept == 4  # kept: written, but not told any more
+    failed = records(config)["s002"]
+    assert failed.status == "failed" and "workers of the cluster were lost" in failed.error["found"]
+    assert_tidy(config)
+    assert run(config, executor=RayExecutor(cluster.address, opener=open_bright)) == Tally(done=1, kept=4)
+
+
+def test_cancelled_in_mid_run_gives_all_locks_back(tmp_path: Path, cluster: Any) -> None:
+    config, heard = make_cohort(tmp_path, 12, pictures=False), list[str]()
+    with pytest.raises(Cancelled):
+        run(
+            config,
+            lambda record, tally: heard.append(record.name),
+            lambda: len(heard) >= 2,
+            RayExecutor(cluster.address, opener=open_bright),
+        )
+    assert 2 <= len(records(config)) < 12
+    assert_tidy(config)
+
+
+def test_what_cannot_work_is_told_at_once(tmp_path: Path, cluster: Any) -> None:
+    config = make_cohort(tmp_path, 2)
+    with pytest.raises(SupportError, match="an empty drawing"):
+        run(config, executor=RayExecutor(cluster.address, opener=refused))
+    with pytest.raises(ConfigError, match="shares them out"):
+        run(replace(config, devices=("cpu", "cuda")), executor=RayExecutor(cluster.address))
+    with pytest.raises(ConfigError, match="Workers of 500 cores"):
+        run(config, executor=RayExecutor(cluster.address, cpus=500))
