@@ -124,7 +124,7 @@ def test_bfloat16_gives_the_same_but_for_its_rounding(monkeypatch: pytest.Monkey
     exact = attend(*case, window)
     monkeypatch.setattr(windows, "fast_type", lambda device: torch.bfloat16)
     rounded = attend(*case, window)
-    for name, tolerance in (("values", 0.04), ("place", 0.05), ("best", 0.02), ("mass", 0.5)):
+    for name, tolerance in (("values", 0.04), ("place", 0.1), ("best", 0.02), ("mass", 0.5)):
         torch.testing.assert_close(getattr(rounded, name), getattr(exact, name), rtol=0, atol=tolerance)
     assert not torch.equal(rounded.values, exact.values)
 
