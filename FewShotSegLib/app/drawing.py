@@ -22,10 +22,26 @@ from FewShotSegLib.mrml.places import voxels_of
 from FewShotSegLib.organs import default_color, default_terminology
 from FewShotSegLib.segfiles import TERMINOLOGY_TAG, distinct_names
 
+
+class FlatPaint(SegmentationEffectPaint):
+    """A brush for slices alone: with Slicer's own, a drag that should turn the 3D view would paint."""
+
+    def _create_pipeline(self, view_node: Any, parameter: Any) -> Any:
+        return super()._create_pipeline(view_node, parameter) if view_node.IsA("vtkMRMLSliceNode") else None
+
+
+class FlatErase(SegmentationEffectErase):
+    """See `FlatPaint`."""
+
+    def _create_pipeline(self, view_node: Any, parameter: Any) -> Any:
+        return super()._create_pipeline(view_node, parameter) if view_node.IsA("vtkMRMLSliceNode") else None
+
+
+BRUSHES = (FlatPaint, FlatErase)
 TOOLS = {
     "look": SegmentationEffectNoTool,
-    "paint": SegmentationEffectPaint,
-    "erase": SegmentationEffectErase,
+    "paint": FlatPaint,
+    "erase": FlatErase,
     "threshold": SegmentationEffectThreshold,
 }
 UNDO_LIMIT = 50
@@ -52,6 +68,8 @@ class Drawing:
         self.undo_stack = UndoStack(undo_limit=UNDO_LIMIT)
         self.editor.set_undo_stack(self.undo_stack)
         self.editor.segmentation_modified.connect(self.changed)
+        for kind in BRUSHES:
+            self.editor.register_effect_type(kind)
         self.node: Any = None
         self.volume: Any = None
         self.brush_mm = 16.0
@@ -113,7 +131,7 @@ class Drawing:
     def set_brush(self, millimetres: float) -> None:
         """Diameter of the flat brush, which paints one slice."""
         self.brush_mm = min(max(float(millimetres), SMALLEST_BRUSH_MM), LARGEST_BRUSH_MM)
-        for kind in (SegmentationEffectPaint, SegmentationEffectErase):
+        for kind in BRUSHES:
             effect = self.editor.get_effect(kind)
             effect.set_use_sphere_brush(False)
             effect.set_brush_diameter(self.brush_mm, BrushDiameterMode.Absolute)

@@ -84,7 +84,9 @@ def _bar(page: SessionPage) -> None:
                 with v.VBtn(value=name, size="small", icon=True, aria_label=tip, raw_attrs=[f'data-key="{key}"']):
                     v.VIcon(icon, size=20)
                     v.VTooltip(f"{tip} ({key})", activator="parent", location="bottom")
-        _icon_button("mdi-theme-light-dark", "Dark or light (D)", "theme = theme === 'dark' ? 'light' : 'dark'", "d")
+        _icon_button(
+            "mdi-theme-light-dark", "Dark or light (D)", "theme = window.fewshot.turn(theme === 'dark' ? 'light' : 'dark')", "d"
+        )
         _icon_button("mdi-keyboard-outline", "Keyboard shortcuts (?)", "help = true", "?")
 
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trame_slicer.core.volume_window_level import VolumeWindowLevel
+
 from FewShotSegLib.app.nodes import node_from_volume
 from FewShotSegLib.app.uploads import find_scans
 from FewShotSegLib.volume import Volume
 
+CT_WINDOW = (-160.0, 240.0)
+"""Hounsfield units between black and white at first: soft tissue."""
 _NUMBERS = itertools.count(1)
 
 
@@ -57,5 +61,7 @@ def add_scan(volume: Volume, series: Path | None, scene: Any) -> Scan:
     """Put a scan into the scene."""
     z, y, x = volume.geometry.shape
     mm = " × ".join(f"{step:.3g}" for step in volume.spacing)
-    kind = "CT" if volume.is_ct else "MR"
-    return Scan(node_from_volume(volume, scene), f"{kind} · {x} × {y} × {z} voxels · {mm} mm", series)
+    kind, node = "CT" if volume.is_ct else "MR", node_from_volume(volume, scene)
+    low, high = CT_WINDOW if volume.is_ct else VolumeWindowLevel.get_volume_auto_min_max_range(node)
+    VolumeWindowLevel.set_volume_node_display_min_max_range(node, low, max(high, low + 1e-6))
+    return Scan(node, f"{kind} · {x} × {y} × {z} voxels · {mm} mm", series)

@@ -6,12 +6,11 @@ from typing import Any
 
 from trame_server import Server
 from trame_slicer.core import LayoutManager, SlicerApp
-from trame_slicer.core.volume_window_level import VolumeWindowLevel
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkObject
 
-from FewShotSegLib.app.view_controls import slice_controls, three_d_controls
+from FewShotSegLib.app.view_controls import place_key, slice_controls, three_d_controls
 
 LAYOUTS = {"one": "Axial Primary", "four": "Quad View", "slice": "Axial Only", "3d": "3D Primary"}
 START_LAYOUT = "one"
@@ -22,6 +21,7 @@ class Viewer:
     """One scene, its views, and what they show: one scan with the segmentations that belong to it."""
 
     def __init__(self, server: Server) -> None:
+        self.state = server.state
         vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)  # no display and no window manager: VTK need not say so
         vtkObject.GlobalWarningDisplayOff()
         self.slicer = SlicerApp()
@@ -40,6 +40,7 @@ class Viewer:
         self._spare_the_processor()
         for view in self.slice_views():
             view.interactor().AddObserver(vtkCommand.WindowResizeEvent, lambda *_, view=view: self._refit(view))
+            view.modified.connect(self._tell_place)
         self.shown: Any = None
 
     def _spare_the_processor(self) -> None:
@@ -57,6 +58,12 @@ class Viewer:
             view.fit_view_to_content()
             view.set_slice_value(place)
 
+    def _tell_place(self, view: Any) -> None:
+        """Write the number of the slice, counted from 1, beside the name of the view that shows the scan's own slices."""
+        number = self.slice_number() if self.shown is not None and view is self.drawing_view() else None
+        count = self.shown.GetImageData().GetDimensions()[2] if number is not None else 0
+        self.state[place_key(view)] = "" if number is None else f"{number + 1} / {count}"
+
     def choose_layout(self, name: str) -> None:
         """Arrange the views; `name` is a key of `LAYOUTS`."""
         self.layouts.set_layout(LAYOUTS[name])
@@ -70,9 +77,6 @@ class Viewer:
         self.shown = volume
         for view in self.slice_views():
             view.set_background_volume_id(volume.GetID() if volume else None)
-        if volume is not None:
-            low, high = VolumeWindowLevel.get_volume_auto_min_max_range(volume)
-            VolumeWindowLevel.set_volume_node_display_min_max_range(volume, low, max(high, low + 1e-6))
         self.slicer.display_manager.reset_views()
 
     def surfaces(self, segmentation: Any) -> None:

@@ -70,5 +70,19 @@
     document.body.classList.toggle("fs-closed", !open);
   }, 15000);
 
-  window.fewshot = { upload, choose };
+  // ---- dark or light as the user chose last, or as the system is
+  function theme() {
+    if (!window.trame || !window.trame.state) return setTimeout(theme, 50);
+    const light = window.matchMedia("(prefers-color-scheme: light)").matches;
+    set("theme", localStorage.getItem("theme") || (light ? "light" : "dark"));
+  }
+  theme();
+
+  function turn(now) {
+    const next = now === "dark" ? "light" : "dark";
+    localStorage.setItem("theme", next);
+    return next;
+  }
+
+  window.fewshot = { upload, choose, turn };
 })();
