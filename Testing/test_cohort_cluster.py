@@ -21,23 +21,36 @@ from FewShotSegLib.download import sha256_of
 from FewShotSegLib.errors import Cancelled, ConfigError, SupportError
 
 pytest.importorskip("ray", reason="needs the extra [cluster]")
-SCANS = 40
+SCANS, STARTS = 40, 4
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A Ray cluster on loopback: a head with one core. Quick to see that a node is gone."""
-    from ray.cluster_utils import Cluster
-
+    """A Ray cluster on loopback: a head with one core."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_health_check_initial_delay_ms", "500")
-        patch.setenv("RAY_health_check_period_ms", "500")
-        patch.setenv("RAY_health_check_failure_threshold", "4")
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+        patch.setenv("RAY_health_check_period_ms", "1000")  # a lost node is seen sooner
+        patch.setenv("RAY_health_check_failure_threshold", "10")
+        nodes = started()
         yield nodes
         nodes.shutdown()
+
+
+def started() -> Any:
+    """A cluster with its head; on a busy machine its parts may find each other too late, and it is started again."""
+    from ray.cluster_utils import Cluster
+
+    for attempt in range(STARTS):
+        nodes = Cluster()
+        try:
+            nodes.add_node(**NODE)
+            return nodes
+        except Exception:  # Ray raises no type of its own here
+            nodes.shutdown()
+            if attempt == STARTS - 1:
+                raise
 
 
 def refused(config: CohortConfig, cancelled: object = None) -> Worker:
@@ -67,20 +80,21 @@ def assert_tidy(config: CohortConfig) -> None:
 @pytest.mark.timeout(600)
 def test_a_node_that_is_lost_in_mid_run_loses_nothing(tmp_path: Path, cluster: Any) -> None:
     config = make_cohort(tmp_path, SCANS, pictures=False)
-    second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     heard: list[CaseRecord] = []
-    lost: list[str] = []
+    at_work: list[str] = []
 
     def hear(record: CaseRecord, tally: Tally) -> None:
         heard.append(record)
         both = len({r.made_with["process"] for r in heard}) == 2
-        if both and not lost:
-            lost.extend(path.stem for path in Places(config.output).locks.glob("[!.]*.lock"))
+        if both and not at_work:
+            at_work.extend(path.stem for path in Places(config.output).locks.glob("[!.]*.lock"))
+            assert len(heard) < SCANS - 4
             cluster.remove_node(second, allow_graceful=False)
 
     tally = run(config, hear, executor=RayExecutor(cluster.address, opener=open_bright))
-    assert lost and len(heard) < SCANS + 1
+    assert at_work
     assert sorted(record.name for record in heard) == [f"s{n:03d}" for n in range(SCANS)]
     assert tally.done + tally.kept == SCANS and tally.failed == tally.busy == 0
     found = records(config)

@@ -55,7 +55,7 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, rows: Sequence[Mapping[str, float]], dice: Sequence[float], names: Sequence[str], *, ridge: float = 3.0
+        cls, rows: Sequence[Mapping[str, float]], dice: Sequence[float], names: Sequence[str], *, ridge: float = 10.0
     ) -> Calibration:
         """Fit to organs that were found.
 

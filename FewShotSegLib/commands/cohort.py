@@ -18,7 +18,7 @@ from FewShotSegLib.interrupts import cancel_on_interrupt
 if TYPE_CHECKING:
     from FewShotSegLib.cohort.config import CohortConfig
     from FewShotSegLib.cohort.record import CaseRecord
-    from FewShotSegLib.cohort.run import Tally
+    from FewShotSegLib.cohort.run import Executor, Tally
     from FewShotSegLib.cohort.status import CaseState
 
 SOME_FAILED = 1
@@ -53,6 +53,11 @@ def run_command(
     quality: Annotated[str, typer.Option(help="fast or full: how the expected Dice is found; see the README.")] = "fast",
     shard: Annotated[str, typer.Option(help="i/n: only the i-th of n parts of the list, for a job array.")] = "1/1",
     readers: Annotated[int, typer.Option(help="Scans read ahead of each worker.")] = 1,
+    ray: Annotated[
+        str, typer.Option(help="Run on a Ray cluster: its host:port, auto for that of this machine, local to try it here.")
+    ] = "",
+    ray_workers: Annotated[int, typer.Option(help="Workers on the cluster; 0: one per GPU, else one per machine.")] = 0,
+    ray_cpus: Annotated[int, typer.Option(help="Cores of each; 0: all of the smallest machine.")] = 0,
     verify: Annotated[bool, typer.Option("--verify", help="Hash all scans again, whatever their time of change.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and write everything, find nothing.")] = False,
 ) -> None:
@@ -66,9 +71,9 @@ def run_command(
     from FewShotSegLib.job import Drawing
     from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 
-    parts, devices = _shard(shard), tuple(device or ())
+    parts, devices, executor = _shard(shard), tuple(device or ()), _executor(ray, ray_workers, ray_cpus)
     if (source / FILE).is_file() and output is None:
-        _run(_again(source, parts, devices, readers, verify))
+        _run(_again(source, parts, devices, readers, verify), executor)
         return
     images, labels = support_image or [], support_labels or []
     if output is None:
@@ -98,7 +103,7 @@ def run_command(
         verify=verify,
         dry_run=dry_run,
     )
-    _run(config)
+    _run(config, executor)
 
 
 @cohort.command()
@@ -171,7 +176,20 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def _run(config: CohortConfig) -> None:
+def _executor(address: str, workers: int, cpus: int) -> Executor | None:
+    """A cluster, if one is named."""
+    if not address:
+        if workers or cpus:
+            raise ConfigError(
+                "--ray-workers or --ray-cpus without --ray", "the address of a cluster", "name it, or leave them out"
+            )
+        return None
+    from FewShotSegLib.cohort.cluster import RayExecutor
+
+    return RayExecutor(address, workers, cpus)
+
+
+def _run(config: CohortConfig, executor: Executor | None = None) -> None:
     """Run with a progress bar; Ctrl-C stops at the next step."""
     from FewShotSegLib.cohort.manifest import plan
     from FewShotSegLib.cohort.run import Tally
@@ -180,9 +198,8 @@ def _run(config: CohortConfig) -> None:
     count, tally = len(plan(config)), Tally()
     with progress_bars() as bars, cancel_on_interrupt(_say_stopping) as cancelled:
         bar = bars.start(f"{count} cases")
-        tally = run_cohort(
-            config, _listener(lambda part, stage: bars.progress.update(bar, completed=part, stage=stage), count), cancelled
-        )
+        listener = _listener(lambda part, stage: bars.progress.update(bar, completed=part, stage=stage), count)
+        tally = run_cohort(config, listener, cancelled, executor)
         bars.end(bar, _told(tally))
     stdout().print(_told(tally), highlight=False)
     if tally.busy:
