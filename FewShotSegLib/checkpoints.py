@@ -48,7 +48,7 @@ def save_checkpoint(
         card,
         encoder=encoder.config.name,
         channels=encoder.config.channels,
-        encoder_sha256=_same_encoder(encoder, card.encoder_from) if card.encoder_from else "",
+        encoder_sha256=_same_encoder(encoder, card.encoder_from, Path(folder)) if card.encoder_from else "",
         created=card.created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
         library_version=card.library_version or _library_version(),
     ).checked(card.name)
@@ -123,9 +123,8 @@ def _verified(name_or_path: str | Path, progress: DownloadProgress | None) -> tu
 
 
 def _shared_encoder(path: Path, card: Card, progress: DownloadProgress | None) -> Encoder:
-    """The encoder that the card of a head names; looked for by name, then beside the head's own files."""
-    beside = path.with_name(f"{card.encoder_from}.safetensors")
-    encoder, its = load_checkpoint(beside if beside.is_file() else card.encoder_from, progress=progress)
+    """The encoder that the card of a head names; looked for beside the head's own files, then by name."""
+    encoder, its = load_checkpoint(_beside(path.parent, card.encoder_from), progress=progress)
     if its.encoder_from or its.sha256 != card.encoder_sha256:
         raise CheckpointError(
             f"The checkpoint {card.name!r} was trained on the encoder of {card.encoder_from!r}, but not on the one found here",
@@ -135,9 +134,15 @@ def _shared_encoder(path: Path, card: Card, progress: DownloadProgress | None) -
     return encoder
 
 
-def _same_encoder(encoder: Encoder, name: str) -> str:
-    """SHA-256 of the checkpoint `name`, when it holds this very encoder."""
-    released, card = load_checkpoint(name)
+def _beside(folder: Path, name: str) -> str | Path:
+    """The checkpoint's file in the folder, or else its name."""
+    path = folder / f"{name}.safetensors"
+    return path if path.is_file() else name
+
+
+def _same_encoder(encoder: Encoder, name: str, folder: Path) -> str:
+    """SHA-256 of the checkpoint `name`, in this folder or known, when it holds this very encoder."""
+    released, card = load_checkpoint(_beside(folder, name))
     theirs = released.state_dict()
     own = encoder.state_dict()
     if own.keys() != theirs.keys() or not all(torch.equal(own[key].cpu(), theirs[key]) for key in own):

@@ -76,6 +76,12 @@ def test_the_encoder_is_also_found_beside_the_head(shared: Encoder, folder: Path
     assert load_checkpoint(moved / "adnet-x.safetensors")[1].name == "adnet-x"
 
 
+def test_an_encoder_beside_a_new_head_need_not_be_installed(shared: Encoder, folder: Path, tmp_path: Path) -> None:
+    moved = folder.rename(tmp_path / "elsewhere")
+    path = save_checkpoint(shared, HEAD_CARD, moved, head=head())
+    assert load_checkpoint(path)[1].encoder_sha256 == load_checkpoint(moved / "base.json")[1].sha256
+
+
 def test_another_encoder_of_the_same_name_is_refused(shared: Encoder, folder: Path) -> None:
     save_checkpoint(shared, HEAD_CARD, folder, head=head())
     save_checkpoint(create_encoder("resnet50v2", channels=8), Card("base"), folder)
@@ -134,6 +140,26 @@ def test_options_of_the_training_hold_unless_others_are_given(shared: Encoder, f
     assert equipped("qnet", {"refine": 0}, shared, loaded, "qnet-x").config == QnetConfig(0.6, 0, 8)
     with pytest.raises(CheckpointError, match="do not fit Qnet"):
         equipped("qnet", {"channels": 16}, shared, loaded, "qnet-x")
+
+
+def test_a_head_on_this_computer_goes_with_the_encoder_that_it_was_trained_on(shared: Encoder, folder: Path) -> None:
+    card = replace(HEAD_CARD, name="qnet-x", method="qnet", options={"alpha": 0.6})
+    save_checkpoint(shared, card, folder, head=Qnet(QnetConfig(channels=8)).head)
+    save_checkpoint(shared, HEAD_CARD, folder, head=head())
+    base = load_checkpoint("base")[1]
+    assert equipped("adnet", {}, shared, base, "base").head.t == -7.5
+    method = equipped("qnet", {}, shared, base, "base")
+    assert method.trained and method.config.alpha == 0.6 and notes_of(method) == []
+    other = save_checkpoint(create_encoder("resnet50v2", channels=8), Card("other"), folder)
+    assert not equipped("adnet", {}, shared, load_checkpoint(other)[1], "other").trained
+    assert not equipped("adnet", {}, shared, base, None).trained  # an encoder that is in no file
+
+
+def test_options_that_change_the_size_of_the_head_leave_it_out(shared: Encoder, folder: Path) -> None:
+    card = replace(HEAD_CARD, name="qnet-x", method="qnet")
+    save_checkpoint(shared, card, folder, head=Qnet(QnetConfig(channels=8)).head)
+    method = equipped("qnet", {"faithful": True}, shared, load_checkpoint("base")[1], "base")
+    assert not method.trained and notes_of(method)
 
 
 def test_without_a_head_the_user_is_told_what_stands_in(encoder: Encoder) -> None:

@@ -12,14 +12,14 @@ from torch import nn
 
 from fewshotseg_training.objectives import create_objective
 from FewShotSegLib.cards import Card
-from FewShotSegLib.checkpoints import load_checkpoint, save_checkpoint
+from FewShotSegLib.checkpoints import save_checkpoint
 from FewShotSegLib.encoders import Encoder, create_encoder
 from FewShotSegLib.errors import CheckpointError
 from FewShotSegLib.methods import list_methods
 
 SETTINGS = (
     "steps", "pairs", "lr", "momentum", "weight_decay", "clip", "reach_mm", "seed", "augment",
-    "method", "base", "freeze_encoder", "source", "exclude", "exclude_rule", "schedule", "ema",
+    "method", "base", "freeze_encoder", "source", "exclude", "exclude_rule", "schedule", "ema", "optimiser",
 )  # fmt: skip
 LARGEST = 20e6  # bytes
 
@@ -39,11 +39,12 @@ def export_run(
     """Write `<name>.safetensors` (fp16) and its card from the folder of a finished run; returns the weights' file.
 
     `data_licences` names the licence of every data set by its folder name. `results` are the card's records of what was
-    measured. With `encoder_from`, the run's frozen encoder stays where it is and the checkpoint holds the head only. Paths of
-    the training machine do not go into the card.
+    measured. With `encoder_from`, the name of a checkpoint, or its file in `folder`, the run's frozen encoder stays there and the
+    new checkpoint holds the head only. Paths of the training machine do not go into the card.
 
     Raises:
-        CheckpointError: the run is not finished, or the file would be larger than 20 MB.
+        CheckpointError: the run is not finished, its encoder is not that of `encoder_from`, or the file would be larger than
+            20 MB.
     """
     config = _finished(run)
     head = _head(run, config)
@@ -58,11 +59,10 @@ def export_run(
         results=results,
         method="" if head is None else config["method"],
         options={} if head is None else dict(config["options"]),
-        encoder_from=encoder_from,
+        encoder_from=Path(encoder_from).name.removesuffix(".safetensors"),
         extra={"objective": config.get("method", "carry"), **{key: _told(config[key]) for key in SETTINGS if key in config}},
     )
-    encoder = load_checkpoint(encoder_from)[0] if encoder_from else _encoder(run, config)
-    path = save_checkpoint(encoder, card, folder, head=head)
+    path = save_checkpoint(_encoder(run, config), card, folder, head=head)
     if path.stat().st_size > LARGEST:
         size = path.stat().st_size / 1e6
         path.unlink()
