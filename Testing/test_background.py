@@ -86,12 +86,17 @@ def begun(runner: Runner) -> list[Event]:
     return until(runner, lambda events: any(e.stage == "loading the model" for e in events if isinstance(e, ProgressEvent)))
 
 
-def assert_equal(found: Segmentation, expected: Segmentation) -> None:
+def assert_equal(found: Segmentation, expected: Segmentation, *, exactly: bool = False) -> None:
+    """The same result; `exactly`: bit by bit. Computed anew, some voxels of a network with random weights lie on an edge, and sums
+    whose arrays lie elsewhere in memory differ in their last bit.
+    """
     assert found.geometry == expected.geometry and found.organs == expected.organs and found.name == expected.name
     assert found.notes == expected.notes and found.seconds > 0
     for name in ("labels", "confidence", "slice_confidence", "probabilities"):
         one, other = getattr(found, name), getattr(expected, name)
-        assert one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True), name
+        assert one.dtype == other.dtype and one.shape == other.shape, name
+        same = (one == other) if name == "labels" else np.isclose(one, other, atol=0.02, equal_nan=True)
+        assert np.array_equal(one, other, equal_nan=True) if exactly else same.mean() > 0.99, (name, same.mean())
 
 
 def assert_done(events: list[Event], expected: list[Segmentation]) -> None:
@@ -369,7 +374,7 @@ def test_jobs_and_results_come_out_of_files_as_they_went_in(job: Job, expected: 
     assert again.queries[1] is again.supports[0].image, "a scan that is its own support stays that"
     for index, result in enumerate(expected):
         write_result(index, result, tmp_path)
-        assert_equal(read_result(index, job, tmp_path), result)
+        assert_equal(read_result(index, job, tmp_path), result, exactly=True)
 
 
 def test_pickles_are_refused(job: Job, tmp_path: Path) -> None:

@@ -71,11 +71,10 @@ class ProcessRunner:
             self._task.cancel(self._patience_s)
 
     def close(self) -> None:
-        """Kill the worker process and with it the job that runs; its events are dropped."""
-        if self._task:
-            self._task.cancel(0.0)
-        if self._child:
-            self._child.close()
+        """Kill the worker process and with it the job that runs; its events are dropped, its files are removed."""
+        child = self._task.end() if self._task else self._child
+        if child:
+            child.close()
         self._child = self._task = None
 
 
@@ -86,7 +85,7 @@ class _Task:
         self.job, self.child = job, child
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._python = python
-        self._stop, self._lock, self._ended = threading.Event(), threading.Lock(), False
+        self._stop, self._lock, self._ended, self._closed = threading.Event(), threading.Lock(), False, False
 
     def begin(self) -> None:
         threading.Thread(target=self._run, daemon=True, name="FewShotSeg").start()
@@ -100,6 +99,13 @@ class _Task:
         timer = threading.Timer(patience_s, self._kill)
         timer.daemon = True
         timer.start()
+
+    def end(self) -> Child | None:
+        """Give the worker up; it is returned. One that is only just being started is closed as soon as it is there."""
+        with self._lock:
+            self._stop.set()
+            self._closed = True
+            return self.child
 
     def _kill(self) -> None:
         with self._lock:
@@ -119,20 +125,36 @@ class _Task:
 
     def _work(self) -> Event:
         self.events.put(ProgressEvent(0, STARTING, 0.0, math.nan))
-        if self.child is None or not self.child.alive:
-            child = Child(self._python)
-            with self._lock:
-                self.child = child
-        assert self.child is not None
-        folder = self.child.new_folder()
+        child = self._living_child()
+        folder = child.new_folder()
         try:
             write_job(self.job, folder)
             with self._lock:
                 if self._stop.is_set():
                     return CancelledEvent()
-                self.child.send(json.dumps(str(folder)))
-            return self._listen(self.child, folder)
+                child.send(json.dumps(str(folder)))
+            return self._listen(child, folder)
         finally:
+            self._tidy(child, folder)
+
+    def _living_child(self) -> Child:
+        """The worker of the job before, or a new one where there is none or it has died."""
+        if self.child is not None and self.child.alive:
+            return self.child
+        if self.child is not None:
+            self.child.close()
+        child = Child(self._python)
+        with self._lock:
+            self.child = child
+        return child
+
+    def _tidy(self, child: Child, folder: Path) -> None:
+        """Leave nothing of the job on disk, and nothing at all when the runner was closed meanwhile."""
+        with self._lock:
+            closed = self._closed
+        if closed:
+            child.close()
+        else:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _listen(self, child: Child, folder: Path) -> Event:
