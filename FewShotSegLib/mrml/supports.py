@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,18 +41,38 @@ def support_from_nodes(
         VolumeError: see `volume_from_node`; a segmentation under a transform that is not linear.
         SupportError: no such segment, nothing drawn, nothing of a chosen segment in the scan, nothing on the chosen slices.
     """
+    steps = support_steps(volume_node, segmentation_node, segment_ids, slices)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def support_steps(
+    volume_node: Any, segmentation_node: Any, segment_ids: Sequence[str] | None = None, slices: Slices | None = None
+) -> Generator[None, None, Support]:
+    """As `support_from_nodes`, for a panel that must not freeze: yields between small steps, and returns the support."""
     image = volume_from_node(volume_node)
     if segmentation_node is None:
         raise SupportError("No segmentation is chosen", "a segmentation of the scan", "draw an organ in the Segment Editor")
     segmentation = segmentation_node.GetSegmentation()
     chosen = _chosen_ids(segmentation, segment_ids)
     local_to_ijk = np.linalg.inv(ijk_to_world(volume_node)) @ to_world(segmentation_node)
-    drawn = {name: _mask(segmentation_node, name, local_to_ijk, image.geometry.shape) for name in chosen}
-    inside = {name: mask for name, mask in drawn.items() if mask is not None and mask.any()}
-    used = list(inside)
-    _check_used(segmentation_node, chosen, used, drawn, required=segment_ids is not None)
-    organs = _organs([segmentation.GetSegment(name) for name in used])
-    return Support.create(image, np.stack(list(inside.values())), organs, slices="auto" if slices is None else slices)
+    masks = np.zeros((len(chosen), *image.geometry.shape), bool)
+    drawn: list[bool] = []
+    for name, mask in zip(chosen, masks, strict=True):
+        yield
+        labels = _labelmap(segmentation_node, name)
+        yield
+        drawn.append(labels is not None)
+        if labels is not None:
+            _put(voxels_of(labels), local_to_ijk @ ijk_to_local(labels), mask)
+    yield
+    inside = [bool(mask.any()) for mask in masks]
+    _check_used(segmentation_node, chosen, inside, drawn, required=segment_ids is not None)
+    organs = _organs([segmentation.GetSegment(name) for name in itertools.compress(chosen, inside)])
+    return Support.create(image, masks if all(inside) else masks[inside], organs, slices="auto" if slices is None else slices)
 
 
 def _chosen_ids(segmentation: Any, wanted: Sequence[str] | None) -> list[str]:
@@ -61,14 +82,6 @@ def _chosen_ids(segmentation: Any, wanted: Sequence[str] | None) -> list[str]:
         found = f"No segment {', '.join(map(repr, unknown))}" if unknown else "No segment"
         raise SupportError(found, "at least one drawn segment", "draw an organ in the Segment Editor, and choose its segment")
     return present if wanted is None else list(dict.fromkeys(wanted))
-
-
-def _mask(node: Any, segment_id: str, local_to_ijk: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """A segment on the scan's grid, bool (z, y, x); None for one that was never drawn."""
-    labels = _labelmap(node, segment_id)
-    if labels is None:
-        return None
-    return _on_grid(voxels_of(labels) > 0, local_to_ijk @ ijk_to_local(labels), shape)
 
 
 def _labelmap(node: Any, segment_id: str) -> Any:
@@ -96,40 +109,41 @@ def _converted(segmentation: Any, segment_id: str) -> Any:
     return aside if copied and copy.CreateRepresentation(LABELMAP) else None
 
 
-def _on_grid(mask: np.ndarray, to_grid: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A mask (z, y, x) on a grid of another shape, given the (4, 4) matrix from its indices (i, j, k, 1) to the grid's."""
+def _put(labels: np.ndarray, to_grid: np.ndarray, grid: np.ndarray) -> None:
+    """Write a segment's voxels (z, y, x) into an empty mask on a grid of another shape, given the (4, 4) matrix from the indices
+    (i, j, k, 1) of the one to those of the other.
+    """
     shift = np.rint(to_grid[:3, 3]).astype(int)
     whole = np.eye(4)
     whole[:3, 3] = shift
-    reach = np.array([*mask.shape[::-1], 1.0])
+    reach = np.array([*labels.shape[::-1], 1.0])
     if np.abs((to_grid - whole) * reach).max() < SAME_VOXELS:
-        return _pasted(mask, tuple(shift[::-1].tolist()), shape)
+        _paste(labels, tuple(shift[::-1].tolist()), grid)
+        return
     back = np.linalg.inv(to_grid)
     move = sitk.AffineTransform(back[:3, :3].ravel().tolist(), back[:3, 3].tolist())
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    moved = sitk.Resample(image, shape[::-1], move, sitk.sitkNearestNeighbor)
-    return sitk.GetArrayFromImage(moved).astype(bool)
+    image = sitk.GetImageFromArray((labels > 0).astype(np.uint8))
+    moved = sitk.Resample(image, grid.shape[::-1], move, sitk.sitkNearestNeighbor)
+    grid[:] = sitk.GetArrayViewFromImage(moved)
 
 
-def _pasted(mask: np.ndarray, start: tuple[int, ...], shape: tuple[int, int, int]) -> np.ndarray:
-    """The mask put at index `start` (z, y, x) of an empty grid; what sticks out is cut off."""
-    grid = np.zeros(shape, bool)
-    there = tuple(slice(max(first, 0), max(first + size, 0)) for first, size in zip(start, mask.shape, strict=True))
-    here = tuple(slice(max(-first, 0), max(total - first, 0)) for first, total in zip(start, shape, strict=True))
-    grid[there] = mask[here]
-    return grid
+def _paste(labels: np.ndarray, start: tuple[int, ...], grid: np.ndarray) -> None:
+    """Write a segment's voxels into a mask from index `start` (z, y, x) on; what sticks out is cut off."""
+    there = tuple(slice(max(first, 0), max(first + size, 0)) for first, size in zip(start, labels.shape, strict=True))
+    here = tuple(slice(max(-first, 0), max(total - first, 0)) for first, total in zip(start, grid.shape, strict=True))
+    np.greater(labels[here], 0, out=grid[there])
 
 
-def _check_used(node: Any, chosen: list[str], used: list[str], drawn: dict[str, Any], *, required: bool) -> None:
+def _check_used(node: Any, chosen: list[str], inside: list[bool], drawn: list[bool], *, required: bool) -> None:
     """Refuse when nothing is left, or not all of the segments that were asked for; tell of the others."""
-    missing = [name for name in chosen if name not in used]
+    missing = [name for name, is_inside in zip(chosen, inside, strict=True) if not is_inside]
     names = ", ".join(repr(node.GetSegmentation().GetSegment(name).GetName()) for name in missing)
     if not missing:
         return
-    if used and not required:
+    if any(inside) and not required:
         logger.info("Segments without a voxel in the scan are left out: %s", names)
         return
-    if any(drawn[name] is not None for name in missing):
+    if any(is_drawn and not is_inside for is_drawn, is_inside in zip(drawn, inside, strict=True)):
         raise SupportError(
             f"Nothing of {names} lies in the volume",
             "segments drawn on this volume",
