@@ -79,16 +79,17 @@ def test_older_slicer_is_asked_and_uses_pip_install(
 
     from FewShotSegLib.errors import Cancelled
 
-    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
-    monkeypatch.delattr(slicer, "packaging")
     installed: list[Any] = []
-    monkeypatch.setattr(slicer.util, "pip_install", lambda names: (installed.append(names), slicer_now.missing.clear()))
     slicer_now.host.answers.append(answer)
-    if answer:
-        slicer_now.install.ensure_packages(REQUIREMENTS)
-    else:
-        with pytest.raises(Cancelled):
+    with monkeypatch.context() as older:  # which ends before the host does
+        older.setitem(sys.modules, "slicer.packaging", None)
+        older.delattr(slicer, "packaging")
+        older.setattr(slicer.util, "pip_install", lambda names: (installed.append(names), slicer_now.missing.clear()))
+        if answer:
             slicer_now.install.ensure_packages(REQUIREMENTS)
+        else:
+            with pytest.raises(Cancelled):
+                slicer_now.install.ensure_packages(REQUIREMENTS)
     assert installed == ([["einops>=0.8"]] if answer else [])
     assert "einops" in slicer_now.host.messages[0][1]
 

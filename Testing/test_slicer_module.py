@@ -100,6 +100,35 @@ def test_choices_and_tags_are_the_librarys() -> None:
         assert (results.LOOK_BELOW, results.GLANCE_BELOW) == (LOOK_BELOW, GLANCE_BELOW)
 
 
+def test_methods_without_a_checkpoint_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with slicer_with_module(panel=False) as (host, loaded):
+        from FewShotSegModule import checkpoints
+        from FewShotSegModule.logic import FewShotSegLogic
+        from FewShotSegModule.parameters import METHODS
+        from FewShotSegModule.pasting import PastingRunner
+        from FewShotSegModule.sample_data import load_patients
+
+        from FewShotSegLib.cards import Card
+
+        assert checkpoints.usable_methods(checkpoints.list_cards().values(), METHODS) == METHODS, "the bundled one is for all"
+        cards = {name: Card(name, methods=[method]) for name, method in (("carry-abdomen-heart", "match"), ("head", "rpt"))}
+        monkeypatch.setattr(checkpoints, "list_cards", lambda: cards)
+        widget = host.show(loaded)
+        widget.logic, box, apply = FewShotSegLogic(PastingRunner()), widget.ui.methodComboBox, widget.ui.applyButton
+        parameters = widget._parameters
+        parameters.supportVolume, parameters.supportSegmentation, _new = load_patients((8, 32, 32))
+        assert [box.itemText(row) for row in range(box.count)] == ["match", "rpt"] and apply.enabled
+        box.currentIndex = 1
+        assert parameters.method == "rpt" and not apply.enabled and "not for the method rpt" in apply.toolTip
+        widget.ui.checkpointComboBox.currentIndex = 1
+        assert parameters.checkpoint == "head" and apply.enabled
+        parameters.checkpoint = "of-another-computer"
+        assert "not on this computer" in apply.toolTip == widget.ui.licenceLabel.text
+        parameters.checkpoint, parameters.method = "", "alpnet"
+        assert "no checkpoint for the method alpnet" in apply.toolTip and box.currentIndex == -1
+        host.unload(loaded)
+
+
 def test_every_widget_of_the_panel_that_asks_something_has_a_tool_tip() -> None:
     silent = {"QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget", "QProgressBar", "QSpacer"}
     told_by_code = {"applyButton", "correctButton", "reuseButton"}
@@ -109,6 +138,18 @@ def test_every_widget_of_the_panel_that_asks_something_has_a_tool_tip() -> None:
         if widget.get("class") not in silent and widget.find("property[@name='toolTip']") is None
     ]
     assert set(without) - told_by_code == set()
+
+
+@pytest.mark.parametrize("path", [MODULE, *sorted(PARTS.glob("*.py"))], ids=lambda path: path.stem)
+def test_texts_can_be_translated(path: Path) -> None:
+    """What is given to `_` is text as it stands, or its extraction for translators fails; what is shown goes through it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    translated = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "_"]
+    assert all(isinstance(call.args[0], ast.Constant) for call in translated)
+    shown = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in ("_say", "errorDisplay")]
+    plain = [call.args[0].value for call in shown if isinstance(call.args[0], ast.Constant)]
+    assert [text for text in plain if text] == []
 
 
 def test_every_parameter_of_the_panel_exists() -> None:
@@ -125,6 +166,12 @@ def test_cmake_lists_every_file_of_the_module() -> None:
     listed = set(re.findall(r"^  (\S+\.(?:py|png|ui|txt))$", listing, re.MULTILINE))
     files = {path.relative_to(FOLDER).as_posix() for path in [MODULE, *PARTS.glob("*.py"), *(FOLDER / "Resources").rglob("*.*")]}
     assert listed == files
+
+
+def test_pictures_of_the_extension_are_in_the_repository() -> None:
+    text = (FOLDER.parent / "CMakeLists.txt").read_text(encoding="utf-8")
+    named = re.findall(r"EXTENSION_HOMEPAGE\}/(\S+?\.png)", text)
+    assert len(named) >= 2 and all((FOLDER.parent / name).is_file() for name in named)
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "Resources" / "Icons").glob("FewShotSeg*.png")), ids=lambda path: path.stem)

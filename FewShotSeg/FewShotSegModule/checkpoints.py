@@ -48,6 +48,14 @@ def own_card(path):
         return None
 
 
+def usable_methods(cards, names):
+    """Those of the method names that some of the cards serve: one with a learned head its method alone, one that names no
+    method all of them.
+    """
+    served = [[card.method] if card.method else card.methods for card in cards]
+    return [name for name in names if any(not one or name in one for one in served)]
+
+
 def licence_text(card):
     """What the panel says about a checkpoint; licence first, because it may forbid what the user wants to do."""
     if card is None:

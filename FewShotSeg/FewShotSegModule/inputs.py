@@ -1,11 +1,9 @@
-"""The inputs of the panel that the parameter node's own connectors do not know: segments, scans to tick, checkpoints."""
+"""The inputs of the panel that the parameter node's own connectors do not know: segments and scans to tick."""
 
-import ctk
 import qt
 import slicer
 from slicer.util import VTKObservationMixin
 
-from FewShotSegModule import checkpoints
 from FewShotSegModule.lists import SegmentList
 
 SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
@@ -23,14 +21,7 @@ class Inputs(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._ui, self._drawn, self._parameters, self._drawing, self._showing = ui, drawn, None, None, False
         self._segments = SegmentList(ui.segmentList, self._on_segments)
-        self._cards = checkpoints.list_cards()
-        for name in self._cards:
-            ui.checkpointComboBox.addItem(name)
-        ui.ownCheckpointPathLineEdit.filters = ctk.ctkPathLineEdit.Files
-        ui.ownCheckpointPathLineEdit.nameFilters = ["*.safetensors"]
         ui.queryVolumesSelector.connect("checkedNodesChanged()", self._on_queries)
-        ui.checkpointComboBox.connect("currentIndexChanged(int)", self._on_checkpoint)
-        ui.ownCheckpointPathLineEdit.connect("currentPathChanged(QString)", self._on_own_checkpoint)
 
     def show(self, parameters):
         """Show a parameter node, or nothing (None)."""
@@ -42,7 +33,6 @@ class Inputs(VTKObservationMixin):
                 return
             self._segments.show(parameters.supportSegmentation, parameters.excludedSegments)
             self._tick([node for node in parameters.queryVolumes if node is not None])
-            self._show_checkpoint()
         finally:
             self._showing = False
 
@@ -65,16 +55,6 @@ class Inputs(VTKObservationMixin):
         for node in wanted:
             selector.setCheckState(node, qt.Qt.Checked)
 
-    def _show_checkpoint(self):
-        ui, names, own = self._ui, list(self._cards), self._parameters.ownCheckpoint
-        chosen = self._parameters.checkpoint
-        ui.checkpointComboBox.currentIndex = names.index(chosen) if chosen in names else 0
-        ui.checkpointComboBox.enabled = not own
-        if ui.ownCheckpointPathLineEdit.currentPath != own:
-            ui.ownCheckpointPathLineEdit.currentPath = own
-        card = checkpoints.own_card(own) if own else self._cards.get(ui.checkpointComboBox.currentText)
-        ui.licenceLabel.text = checkpoints.licence_text(card)
-
     def _on_segments(self, excluded):
         if self._parameters is not None:
             self._parameters.excludedSegments = excluded
@@ -82,11 +62,3 @@ class Inputs(VTKObservationMixin):
     def _on_queries(self):
         if self._parameters is not None and not self._showing:
             self._parameters.queryVolumes = list(self._ui.queryVolumesSelector.checkedNodes())
-
-    def _on_checkpoint(self, index):
-        if self._parameters is not None and not self._showing and index >= 0:
-            self._parameters.checkpoint = list(self._cards)[index]
-
-    def _on_own_checkpoint(self, path):
-        if self._parameters is not None and not self._showing:
-            self._parameters.ownCheckpoint = path

@@ -60,6 +60,34 @@ class FewShotSegParameters:
     show3D: bool = False
 
 
+OPTIONS = (
+    "finished",
+    "method",
+    "strategy",
+    "checkpoint",
+    "ownCheckpoint",
+    "device",
+    "everyMm",
+    "batch",
+    "refine",
+    "largestOnly",
+    "separateProcess",
+    "show3D",
+)
+"""What does not belong to a scene's nodes, and stays when the scene is closed."""
+
+
+def options_of(parameters):
+    """The options by name; {} without parameters."""
+    return {} if parameters is None else {name: getattr(parameters, name) for name in OPTIONS}
+
+
+def keep_options(parameters, options):
+    """Put options back into a parameter node."""
+    for name, value in options.items():
+        setattr(parameters, name, value)
+
+
 def queries(parameters):
     """Volume nodes to segment: the drawn scan itself first, where asked for, then the others, each once.
 

@@ -51,10 +51,14 @@ def plan(request):
         VolumeError, SupportError: see `FewShotSegLib.mrml`.
     """
     from FewShotSegLib.background import Job
-    from FewShotSegLib.mrml import support_from_nodes, volume_from_node
+
+    yield  # imports take time, too
+    from FewShotSegLib.mrml import support_steps, volume_from_node
+
+    yield
 
     slices = "all" if request.finished is Finished.ALL else "auto"
-    support = support_from_nodes(request.supportVolume, request.supportSegmentation, request.segments, slices)
+    support = yield from support_steps(request.supportVolume, request.supportSegmentation, request.segments, slices)
     yield
     within = _finished_only(support, request)
     yield
@@ -75,14 +79,16 @@ def plan(request):
 def _finished_only(support, request):
     """The support of which only the finished slices count: in a drawing those with a drawing, in a result those corrected."""
     named = corrections.segments_by_name(request.supportSegmentation)
-    drawn = np.any(support.masks, axis=(2, 3))
+    present = np.any(support.masks, axis=(2, 3))
+    drawn = present.copy()
     for row, organ in enumerate(support.organs):
         segment = named.get(organ.name)
         if segment is not None and corrections.is_result(segment):
             drawn[row] = corrections.finished_slices(segment, support.masks[row])
     if np.array_equal(drawn, support.drawn):
         return support
-    return replace(support, masks=support.masks & drawn[:, :, None, None], drawn=drawn)
+    forgotten = (present & ~drawn).any()
+    return replace(support, masks=support.masks & drawn[:, :, None, None] if forgotten else support.masks, drawn=drawn)
 
 
 def _config(parameters):

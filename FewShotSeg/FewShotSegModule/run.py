@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from slicer.i18n import tr as _
 
-from FewShotSegModule import results
+from FewShotSegModule import results, texts
 from FewShotSegModule.plan import plan
 
 STEP_SECONDS = 0.03  # what the timer may spend on small steps before it gives the panel its turn
@@ -102,7 +102,7 @@ class Run:
     def _tell(self, event, task):
         whole, count = len(self.request.queries), len(task.nodes)
         self.state.fraction = fraction = (self._before + event.fraction * count) / whole
-        self.state.stage = f"{task.nodes[event.query_index].GetName()}: {event.stage}"
+        self.state.stage = f"{task.nodes[event.query_index].GetName()}: {texts.stage_text(event.stage)}"
         is_all = count == whole
         spent = time.monotonic() - self._started
         self.state.seconds_left = event.seconds_left if is_all or fraction < 0.02 else spent * (1 - fraction) / fraction

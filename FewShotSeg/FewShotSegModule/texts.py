@@ -19,6 +19,18 @@ def time_left(seconds):
     return _("about {count} min left").format(count=math.ceil(seconds / 60))
 
 
+def stage_text(stage):
+    """A stage of the library's work in the user's language; as it is, when it is not among the known ones."""
+    known = {
+        "starting": _("starting"),
+        "loading the model": _("loading the model"),
+        "encoding the support": _("looking at the drawing"),
+        "encoding the scan": _("looking at the scan"),
+        "finding the organs": _("finding the organs"),
+    }
+    return known.get(stage, stage)
+
+
 def progress_text(state):
     """What a running job does, and how long it will take."""
     return " – ".join(part for part in (state.stage, time_left(state.seconds_left)) if part)

@@ -10,11 +10,13 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from FewShotSegLib.errors import FewShotSegError
-from FewShotSegModule import results, texts
+from FewShotSegModule import buttons, results, texts
 from FewShotSegModule.editor import DrawingEditor, new_drawing
 from FewShotSegModule.inputs import Inputs
 from FewShotSegModule.lists import ResultList
 from FewShotSegModule.logic import FewShotSegLogic
+from FewShotSegModule.network import NetworkInputs
+from FewShotSegModule.parameters import keep_options, options_of
 
 POLL_MS = 50
 OWN_PACKAGES = ("FewShotSegModule", "FewShotSegLib")
@@ -27,7 +29,7 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self._parameters = self._tag = None
-        self._shown3D = None
+        self._shown3D, self._kept = None, {}
         self._entered = self._starting = self._updating = False
 
     # ---- life
@@ -39,7 +41,7 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = FewShotSegLogic()
-        self._inputs = Inputs(self.ui, self._update)
+        self._inputs, self._network = Inputs(self.ui, self._update), NetworkInputs(self.ui)
         self._results = ResultList(self.ui.resultsTable, self._onResultClicked)
         self._editor = DrawingEditor(self.ui.editorSection.layout())
         self._timer = qt.QTimer()
@@ -90,6 +92,7 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._timer.stop()
         self.logic.close()
         self._editor.close()
+        self._kept = options_of(self._parameters)
         self.ui.editorSection.collapsed = True
         self._setParameters(None)
         self._results.show(None)
@@ -100,7 +103,7 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller=None, event=None):
-        self._shown3D = None
+        self._shown3D, self._kept = None, {}  # the options of the scene that was loaded
         if self._entered:
             self.initializeParameterNode()
 
@@ -114,6 +117,8 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         """Connect the panel to the scene's parameter node; a new one takes the first scan as its support."""
         parameters = self.logic.getParameterNode()
+        keep_options(parameters, self._kept)
+        self._kept = {}
         self._setParameters(parameters)
         if parameters.supportVolume is None:
             parameters.supportVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
@@ -146,31 +151,21 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showInputs(self):
         parameters = self._parameters
         self._inputs.show(parameters)
+        self._network.show(parameters)
         if parameters is not None and parameters.show3D != self._shown3D:
             self._shown3D = parameters.show3D
             results.show_in_3d(slicer.mrmlScene, parameters.show3D)
 
     def _showButtons(self):
         running = self.logic.running
-        reason = self._whyNotReady()
-        row = self._results.selected
-        ui = self.ui
-        ui.applyButton.enabled = not reason
-        ui.applyButton.toolTip = reason or _("Segment: every scan gets a new segmentation, nothing that you drew is changed.")
-        ui.cancelButton.enabled = running
-        ui.progressBar.visible = running
-        busy = _("A job is running.") if running or self._starting else ""
-        why = busy or ("" if row else _("Choose a result in the list."))
-        ui.correctButton.enabled = ui.reuseButton.enabled = not why
-        ui.correctButton.toolTip = why or _("Change the chosen result in the Segment Editor above.")
-        ui.reuseButton.toolTip = why or _("The slices that you corrected count as drawn; the rest is segmented again.")
+        buttons.show(self.ui, self._whyNotReady(), running, running or self._starting, self._results.selected is not None)
 
     def _whyNotReady(self):
         if self._parameters is None:
             return _("The scene is being closed.")
         if self._starting:
             return _("A job is being prepared.")
-        return self.logic.whyNotReady(self._parameters)
+        return self.logic.whyNotReady(self._parameters) or self._network.why_not_ready()
 
     def _say(self, text):
         self.ui.statusLabel.text = text
