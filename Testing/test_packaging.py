@@ -29,6 +29,13 @@ def expected_files() -> set[str]:
     return sources | {f"FewShotSegLib/{path.relative_to(ROOT).as_posix()}" for path in resources}
 
 
+def module_files() -> set[str]:
+    """Sources and resources of the Slicer module, as paths in the folder of Slicer's modules."""
+    folder = ROOT / "FewShotSeg"
+    files = [folder / "FewShotSeg.py", *(folder / "FewShotSegModule").glob("*.py"), *(folder / "Resources").rglob("*.*")]
+    return {path.relative_to(folder).as_posix() for path in files}
+
+
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -73,5 +80,6 @@ def test_installed_extension_holds_module_and_library(tmp_path: Path) -> None:
     run([str(CMAKE), "-S", str(project), "-B", str(build), f"-DSlicer_DIR={stand_in}", "-DBUILD_TESTING=ON"], tmp_path)
     run([str(CMAKE), "--install", str(build), "--prefix", str(target)], tmp_path)
     (modules,) = target.glob("lib/Slicer-*/qt-scripted-modules")
-    assert files_below(modules) == expected_files() | {"FewShotSeg.py", "Resources/Icons/FewShotSeg.png"}
+    assert files_below(modules) == expected_files() | module_files()
+    assert list((modules / "FewShotSegLib" / "Resources" / "checkpoints").glob("*.safetensors")), "works without a network"
     assert_library_finds_its_resources(modules)
