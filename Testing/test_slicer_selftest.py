@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import sys
 import unittest
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from slicer_cases import MODULE, slicer_with_module
 
+ROOT = MODULE.parents[1]
 REAL = "test_SegmentsAnInventedPatient"
 
 
@@ -46,17 +49,28 @@ def test_reload_and_test_runs_every_test(monkeypatch: pytest.MonkeyPatch) -> Non
         assert called == cases(loaded)
 
 
-def test_panel_test_of_slicers_ctest_passes_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(MODULE.parent / "Testing" / "Python"))
+def test_what_ci_runs_in_slicer_passes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of the workflow: every test, and the panel test that ctest runs, too."""
+    script = ROOT / ".github" / "slicer" / "selftest.py"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    ended: list[int] = []
     with slicer_with_module() as (_host, loaded):
-        import slicer
+        import slicer.util
 
         monkeypatch.setattr(slicer.modules.fewshotseg, "widget", loaded.widget)
-        import FewShotSegPanelTest
+        monkeypatch.setattr(slicer.util, "exit", ended.append)
+        monkeypatch.delattr(loaded.file.FewShotSegTest, REAL)  # has its own test here, for it takes longer
+        told = runpy.run_path(str(script))
+    sys.modules.pop("FewShotSegPanelTest", None)
+    assert ended == [0] and told["result"].testsRun == 7, told["result"]
 
-        suite = unittest.defaultTestLoader.loadTestsFromModule(FewShotSegPanelTest)
-        assert run(suite).testsRun == 1
-        del sys.modules["FewShotSegPanelTest"]
+
+def test_the_workflow_is_for_three_systems_and_says_that_it_has_not_run() -> None:
+    text = (ROOT / ".github" / "workflows" / "slicer.yml").read_text(encoding="utf-8")
+    assert text.startswith("# NOT YET RUN")
+    assert re.findall(r"runner: (\w+)-latest", text) == ["ubuntu", "macos", "windows"]
+    scripts = re.findall(r"--python-script (\S+)", text)
+    assert len(scripts) == 3 and all((ROOT / name).is_file() for name in scripts)
 
 
 def test_every_python_test_of_the_module_is_given_to_ctest() -> None:
