@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from FewShotSegLib.app import sample
 from FewShotSegLib.app.nodes import drawing_node
 from FewShotSegLib.app.scans import Scan, add_scan, read_scans
+from FewShotSegLib.dicom_labels import find_drawing
 from FewShotSegLib.errors import FewShotSegError, SupportError
 from FewShotSegLib.mrml import volume_from_node
 from FewShotSegLib.segfiles import read_labels
@@ -34,16 +37,22 @@ class Loading:
         """Load what was uploaded into a folder, as "support", "query" or "drawing". Errors are shown, not raised."""
         with self._busy("Reading…"):
             if role == "drawing":
-                await self._drawing(folder)
+                await self._drawing(next(path for path in sorted(folder.rglob("*")) if path.is_file()))
                 return
             scans = [add_scan(volume, series, self.page.viewer.scene) for volume, series in await read_scans(folder)]
             if role == "support":
                 self.set_support(scans.pop(0))
+                for drawing in sorted(folder.rglob("*.seg.nrrd"))[:1]:  # dropped together with its scan
+                    await self._drawing(drawing)
             if scans:
                 self.add_queries(scans)
 
-    async def sample(self) -> None:
+    def sample(self) -> None:
         """The invented patients: the first is drawn whole, the second is to be segmented."""
+        if not self.state.loading:
+            self.page.start(self._sample())
+
+    async def _sample(self) -> None:
         with self._busy("Inventing two patients…"):
             first, second = await asyncio.to_thread(sample.patients, self.page.config.sample_shape)
             for scan in list(self.page.queries):
@@ -56,11 +65,10 @@ class Loading:
             self.page.viewer.go_to(first.image.geometry.shape[0] // 2)
             self.page.say("Sample case: patient A is drawn. Press Apply to find the same organs in patient B.")
 
-    async def _drawing(self, folder: Path) -> None:
+    async def _drawing(self, path: Path) -> None:
         if self.page.support is None:
             raise SupportError("No scan is loaded", "the scan that was drawn on", "load the scan first, then its drawing")
         node = self.page.support.node
-        path = next(path for path in sorted(folder.rglob("*")) if path.is_file())
         support = await asyncio.to_thread(read_drawing, path, volume_from_node(node))
         self.page.replace_drawing(drawing_node(support, node))
         self.state.drawn_whole = bool(support.drawn.all())
@@ -114,14 +122,13 @@ class Loading:
 
 
 def read_drawing(path: Path, image: Volume) -> Support:
-    """A drawing from a file, on the grid of its scan. Raises VolumeError or SupportError."""
-    labels = read_labels(path).on(image.geometry)
+    """A drawing from a file (a DICOM one too), on the grid of its scan. Raises VolumeError or SupportError."""
+    drawing = find_drawing(path)
+    labels = drawing.read(image) if drawing else read_labels(path).on(image.geometry)
     segments = [segment for segment in labels.segments if labels.mask(segment).any()]
     if not segments:
         raise SupportError(
             f"Nothing in {path.name} lies in this scan", "a drawing of this scan", "check that they belong together"
         )
-    import numpy as np
-
     masks = np.stack([labels.mask(segment) for segment in segments])
     return Support.create(image, masks, [segment.organ for segment in segments])

@@ -45,16 +45,14 @@ class Running:
         self.results: list[Result] = []
         self._numbers = itertools.count(1)
 
-    async def apply(self) -> None:
+    def apply(self) -> None:
         """Segment every scan of the list after the drawing."""
-        if self.state.busy or self.state.why:
-            return
-        await self._guarded(self._from_drawing)
+        if not self.state.why:
+            self._begin(self._from_drawing)
 
-    async def again(self, result_id: str) -> None:
+    def again(self, result_id: str) -> None:
         """Segment the same scan again: what the user corrected, and what the result was sure of, teaches the rest."""
-        if not self.state.busy:
-            await self._guarded(lambda: self._from_result(self.result(result_id)))
+        self._begin(lambda: self._from_result(self.result(result_id)))
 
     def use_as_example(self, result_id: str) -> None:
         """The corrected result becomes the drawing; its scan leaves the list of those to segment."""
@@ -104,10 +102,16 @@ class Running:
         support = support_from_nodes(result.scan.node, result.node, slices=slices)
         return Task(support, result.scan, (result.scan,), tuple(sorted({*result.drawn, *corrected})))
 
-    async def _guarded(self, prepare: Callable[[], Task]) -> None:
-        """Run a task; whatever goes wrong is said, and drawing and results stay as they are."""
+    def _begin(self, prepare: Callable[[], Task]) -> None:
+        """Start a task, if none runs."""
+        if self.state.busy:
+            return
         with self.state as state:
             state.update({"busy": True, "progress": 0, "stage": "Preparing…", "tool": "look", "message_open": False})
+        self.page.start(self._guarded(prepare))
+
+    async def _guarded(self, prepare: Callable[[], Task]) -> None:
+        """Run a task; whatever goes wrong is said, and drawing and results stay as they are."""
         try:
             await self._run(prepare())
         except FewShotSegError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class SessionPage:
         self.support_drawing: Any = None
         self.queries: list[Scan] = []
         self._pending = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self.drawing.changed.connect(self._drawing_changed)
         for name, action in self._follows().items():
             self.state.change(name)(action)
@@ -54,6 +55,12 @@ class SessionPage:
             "own_scan": lambda **_: self.refresh(),
             "drawn_whole": lambda **_: self.refresh(),
         }
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what takes long. A button's action must return at once: the messages of a page are handled one after the other."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # ---- drawing
 

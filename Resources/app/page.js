@@ -25,7 +25,7 @@
   function choose(role) {
     const input = document.createElement("input");
     Object.assign(input, { type: "file", multiple: true });
-    if (role === "drawing") Object.assign(input, { multiple: false, accept: ".nrrd,.nii,.gz,.mha" });
+    if (role === "drawing") Object.assign(input, { multiple: false, accept: ".nrrd,.nii,.gz,.mha,.dcm" });
     input.onchange = () => upload(role, input.files);
     input.click();
   }
@@ -48,8 +48,9 @@
 
   // ---- keys press the button that carries them, if it is there and enabled
   const NAMES = { Escape: "v" };
+  const TYPED = "input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, [contenteditable]";
   window.addEventListener("keydown", (e) => {
-    if (e.target.closest && e.target.closest("input, textarea, select, [contenteditable]") && !(e.ctrlKey && e.key === "Enter")) return;
+    if (e.target.closest && e.target.closest(TYPED) && !(e.ctrlKey && e.key === "Enter")) return;
     if (e.key === "ArrowUp" || e.key === "ArrowDown") {
       if (e.target.closest && e.target.closest("[role=slider], [role=listbox]")) return;
       e.preventDefault();
