@@ -87,8 +87,8 @@ def begun(runner: Runner) -> list[Event]:
 
 
 def assert_equal(found: Segmentation, expected: Segmentation, *, exactly: bool = False) -> None:
-    """The same result; `exactly`: bit by bit. Computed anew, some voxels of a network with random weights lie on an edge, and sums
-    whose arrays lie elsewhere in memory differ in their last bit.
+    """The same result; `exactly`: bit by bit. Computed anew, some voxels of a network with random weights lie on an edge, and
+    sums whose arrays lie elsewhere in memory differ in their last bit.
     """
     assert found.geometry == expected.geometry and found.organs == expected.organs and found.name == expected.name
     assert found.notes == expected.notes and found.seconds > 0
