@@ -1,4 +1,4 @@
-"""Pictures of the panel for README and extension index: `python Testing/slicer_host/screenshots.py FOLDER`.
+"""Pictures of the panel for README and extension index, from the folder Testing: `python -m slicer_host.screenshots FOLDER`.
 
 Every picture says that it was made on this test host: Slicer's own window looks a little different. The segmentation shown is
 a real one of an invented patient, made with the bundled checkpoint. Also makes the thumbnail of the sample data.
@@ -17,7 +17,7 @@ import slicer_host  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "FewShotSeg" / "FewShotSeg.py"
 LABEL = "FewShotSeg panel on the project's test host (not a picture of 3D Slicer)"
-SHAPE = (24, 128, 128)
+SHAPE = (16, 128, 128)
 WIDTH, STRIP = 560, 26
 THUMBNAIL = 256
 
