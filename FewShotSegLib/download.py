@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from platformdirs import user_cache_path
-
 from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.files import atomic_path
 
@@ -30,7 +28,11 @@ class DownloadError(FewShotSegError):
 def default_cache_dir() -> Path:
     """The folder in `FEWSHOTSEG_CACHE`, or else the platform's cache folder of the user. It may not exist yet."""
     chosen = os.environ.get("FEWSHOTSEG_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("fewshotseg", appauthor=False)
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path  # only here: a machine that just trains may lack it
+
+    return user_cache_path("fewshotseg", appauthor=False)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("fewshotseg_training")
 
-from fewshotseg_training.carry import BACKGROUND_WEIGHT, carry_loss, region_fractions  # noqa: E402
+from fewshotseg_training.carry import BACKGROUND_WEIGHT, carry_loss, carry_regions, region_fractions  # noqa: E402
 
 TEMPERATURE = torch.tensor(40.0)
 
@@ -53,6 +53,13 @@ def test_a_perfect_correspondence_costs_little_and_a_wrong_one_much() -> None:
     wrong = loss(features_of(source), source, features_of(swapped), target)
     guess = loss(random_features(0), source, random_features(1), target)
     assert right < 0.3 < guess < wrong
+
+
+def test_regions_are_carried_to_where_they_moved() -> None:
+    here, there = regions(), regions(8)
+    found = carry_regions(features_of(here), here, features_of(there), TEMPERATURE)
+    assert found.shape == there.shape and set(found.unique().tolist()) == {0, 3, 4, 9}
+    assert float((found == there).float().mean()) > 0.95
 
 
 def test_the_numbers_of_the_regions_do_not_matter() -> None:

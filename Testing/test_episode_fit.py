@@ -145,6 +145,21 @@ def test_records_and_pictures(files: tuple[str, ...], tmp_path: Path, capsys: py
     assert capsys.readouterr().out == ""
 
 
+def test_pictures_of_carried_regions(files: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    given = {"min_pixels": 0, "reach_mm": 50.0, "steps": 2, "show": "none"}
+    plain = load_file(fit(config(files, tmp_path / "plain", "carry", **given)))
+    seen = load_file(fit(config(files, tmp_path / "seen", "carry", log_every=1, pictures_every=1, **given)))
+    assert all(torch.equal(plain[name], seen[name]) for name in plain)
+    events = EventAccumulator(str(tmp_path / "seen" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "rate", "temperature"} <= set(events.Tags()["scalars"])
+    pictures = events.Images("pair: regions, wanted, carried")
+    assert [p.step for p in pictures] == [1, 2] and (pictures[0].width, pictures[0].height) == (3 * 64, 64)
+
+
 def test_plain_lines_say_how_long_it_takes(
     files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +22,7 @@ from training_folder import prepared  # noqa: E402
 from fewshotseg_training.augment import augment  # noqa: E402
 from fewshotseg_training.carry import carry_loss  # noqa: E402
 from fewshotseg_training.carry_learner import CarryModel, draw_pair  # noqa: E402
-from fewshotseg_training.fit import FitConfig, Run, TrainingError, fit  # noqa: E402
+from fewshotseg_training.fit import FitConfig, Paused, Run, TrainingError, fit  # noqa: E402
 from fewshotseg_training.scans import TrainingScan, load_scan  # noqa: E402
 from FewShotSegLib.encoders import create_encoder  # noqa: E402
 from FewShotSegLib.errors import ConfigError, VolumeError  # noqa: E402
@@ -168,6 +173,32 @@ def test_an_interrupted_run_goes_on_bit_for_bit(files: tuple[str, ...], tmp_path
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
+def test_a_killed_run_goes_on_bit_for_bit(files: tuple[str, ...], tmp_path: Path) -> None:
+    """`kill -9` in mid-training; what was saved last is whole, and the end is that of a run that nobody disturbed."""
+    given = {"data": [files], "steps": 100, "pairs": 2, "channels": 16, "reach_mm": 50.0, "save_every_s": 0.0}
+    for name in ("whole", "killed"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**given, "out": str(tmp_path / name)}))
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(Path(__file__).with_name("learning_encoder.py")), str(tmp_path / f"{name}.json")]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+
+    victim = start("killed")
+    while not (tmp_path / "killed" / "state.pt").exists() and victim.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    victim.kill()
+    assert victim.wait() == -signal.SIGKILL
+    step = json.loads((tmp_path / "killed" / "progress.json").read_text())["step"]
+    assert 0 < step < given["steps"]
+    both = [start(name) for name in ("whole", "killed")]
+    assert [process.wait(timeout=250) for process in both] == [0, 0]
+    one, other = (load_file(tmp_path / name / "encoder.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    losses = [torch.load(tmp_path / name / "state.pt", weights_only=True)["losses"] for name in ("whole", "killed")]
+    assert losses[0] == losses[1] and len(losses[0]) == given["steps"]
+
+
 def test_a_finished_run_is_not_trained_further(files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_file(fit(config(files, tmp_path, steps=1)))
     monkeypatch.setattr(Run, "advance", lambda self: pytest.fail("trained"))
@@ -186,7 +217,17 @@ def test_the_state_is_saved_in_time_and_whole(files: tuple[str, ...], tmp_path: 
     monkeypatch.setattr(Run, "save", watched)
     fit(config(files, tmp_path, steps=2, save_every_s=0.0))
     assert saved == [1, 2, 2]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.safetensors", "run.json", "state.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.safetensors", "progress.json", "run.json", "state.pt"]
+
+
+def test_a_run_pauses_when_its_time_is_over(files: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(Paused, match="paused after step 1 of 4"):
+        fit(config(files, tmp_path, minutes=1e-6))
+    assert json.loads((tmp_path / "progress.json").read_text())["step"] == 1
+    assert not (tmp_path / "encoder.safetensors").exists()
+    fit(config(files, tmp_path))  # goes on without a limit
+    said = json.loads((tmp_path / "progress.json").read_text())
+    assert (said["step"], said["steps"]) == (4, 4) and said["loss"] > 0
 
 
 def test_a_run_says_what_it_was(files: tuple[str, ...], tmp_path: Path) -> None:

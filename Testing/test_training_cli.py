@@ -13,10 +13,10 @@ from typer.testing import CliRunner, Result
 pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
 
 from fewshotseg_training import cli  # noqa: E402
-from fewshotseg_training.fit import FitConfig, fit  # noqa: E402
+from fewshotseg_training.fit import FitConfig, Paused, fit  # noqa: E402
 from fewshotseg_training.prepare import PrepareConfig, Prepared  # noqa: E402
 from FewShotSegLib.checkpoints import load_checkpoint  # noqa: E402
-from FewShotSegLib.errors import CheckpointError  # noqa: E402
+from FewShotSegLib.errors import CheckpointError, ConfigError  # noqa: E402
 
 
 def run(*arguments: object) -> Result:
@@ -58,7 +58,7 @@ def test_prepare_says_what_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         calls.append((folder, cache, config.min_size))
         return Prepared([cache / "a.npz", cache / "b.npz"], {"c": "it is empty"})
 
-    monkeypatch.setattr(cli, "prepare_folder", pretend)
+    monkeypatch.setattr("fewshotseg_training.prepare.prepare_folder", pretend)
     result = run("prepare", tmp_path / "heart", tmp_path / "cache", "--min-size", 1000)
     assert result.exit_code == 0 and "2 scans of heart are ready" in result.output
     assert "Skipped c: it is empty" in result.output
@@ -87,8 +87,29 @@ def test_a_scan_to_leave_out_that_is_not_there_stops_the_training(
 ) -> None:
     """A slip of the pen must not put a tested scan into the training."""
     result = run("fit", *cache, "--out", tmp_path / "run", "--leave-out", leave_out)
-    assert result.exit_code == 2 and "names scans that are not there" in " ".join(result.output.replace("│", " ").split())
+    assert isinstance(result.exception, ConfigError) and "names scans that are not there" in str(result.exception)
     assert fitted == []
+
+
+def test_a_fold_leaves_out_what_the_evaluation_tests(tmp_path: Path, fitted: list[FitConfig]) -> None:
+    """Fold 1 of ten scans: queries 3 and 5, support 8, by number and not by letters; one that failed counts."""
+    ids = ["1", "2", "3", "5", "8", "10", "13", "15", "19", "20"]
+    (tmp_path / "mr").mkdir()
+    for case in ids[1:]:
+        (tmp_path / "mr" / f"{case}.npz").touch()
+    (tmp_path / "mr" / "prepare.json").write_text(json.dumps({"done": ids[1:], "failed": {"1": "broken"}}))
+    assert run("fit", tmp_path / "mr", "--out", tmp_path / "run", "--fold", 1).exit_code == 0
+    assert set(used(fitted[0])[0]) == {f"mr:{i}" for i in ids[1:] if i not in ("3", "5", "8")}
+    assert isinstance(run("fit", tmp_path / "mr", "--out", tmp_path / "run", "--fold", 5).exception, ConfigError)
+
+
+def test_a_training_whose_time_is_over_says_so(cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pause(config: FitConfig) -> Path:
+        raise Paused(f"paused after {config.minutes} minutes")
+
+    monkeypatch.setattr(cli, "fit", pause)
+    result = run("fit", *cache, "--out", tmp_path / "run", "--minutes", 2.5, "--curves", 0.5)
+    assert result.exit_code == cli.PAUSED == 75 and "paused after 2.5 minutes" in result.output
 
 
 def test_a_folder_without_scans_is_refused(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path) -> None:

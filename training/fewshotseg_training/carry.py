@@ -23,14 +23,23 @@ def region_fractions(index: Tensor, regions: int, stride: int) -> Tensor:
     return F.avg_pool2d(one_hot.permute(2, 0, 1)[None], stride)[0]
 
 
+def carry_regions(source: Tensor, source_ids: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
+    """Ids (8h, 8w) that the regions of `source` have when they are carried to `target`; both unit features (c, h, w)."""
+    ids, index = torch.unique(source_ids, return_inverse=True)
+    values = region_fractions(index, len(ids), STRIDE).flatten(1)
+    attention = (target.flatten(1).T @ source.flatten(1) * temperature).softmax(1)
+    carried = (attention @ values.T).T.reshape(1, len(ids), *target.shape[1:])
+    return ids[F.interpolate(carried, source_ids.shape, mode="bilinear")[0].argmax(0)]
+
+
 def carry_loss(source: Tensor, source_ids: Tensor, target: Tensor, target_ids: Tensor, temperature: Tensor) -> Tensor:
     """Loss of carrying the regions of `source` to `target`: unit features (c, h, w), region ids (8h, 8w).
 
     Regions that the source slice does not show are ignored in the target; id 0 (outside the body) counts half.
     """
     ids = torch.unique(source_ids)
-    lookup = torch.full((int(max(source_ids.max(), target_ids.max())) + 1,), -1)
-    lookup[ids] = torch.arange(len(ids))
+    lookup = torch.full((int(max(source_ids.max(), target_ids.max())) + 1,), -1, device=ids.device)
+    lookup[ids] = torch.arange(len(ids), device=ids.device)
     values = region_fractions(lookup[source_ids], len(ids), STRIDE).flatten(1)
     wanted = region_fractions(lookup[target_ids], len(ids), TARGET_STRIDE)
     attention = (target.flatten(1).T @ source.flatten(1) * temperature).softmax(1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshotseg_training.augment import augment
-from fewshotseg_training.carry import carry_loss
+from fewshotseg_training.carry import carry_loss, carry_regions
 from fewshotseg_training.config import FitConfig
 from fewshotseg_training.distributed import Share
 from fewshotseg_training.scans import TrainingScan
@@ -49,6 +49,14 @@ class CarryModel(nn.Module):
             for f, i, g, j in zip(first, a_ids, second, b_ids, strict=True)
         ]
         return {"carry": torch.stack(losses).mean()}
+
+    @torch.no_grad()
+    def predict(self, pairs: Pairs) -> Tensor:
+        """Ids (h w) on the second slice of the first pair, carried there from its first slice."""
+        self.eval()
+        first, second = self.features(torch.stack([pairs[0][0], pairs[2][0]]))
+        self.train()
+        return carry_regions(first, pairs[1][0], second, self.log_temperature.exp())
 
 
 class PairSource:

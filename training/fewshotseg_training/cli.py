@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 
+from fewshotseg_training.augment import AugmentConfig
 from fewshotseg_training.export import export_run
-from fewshotseg_training.fit import fit
-from fewshotseg_training.prepare import PrepareConfig, Prepared, prepare_folder
+from fewshotseg_training.fit import Paused, fit
+from fewshotseg_training.held_out import training_part, without
 from fewshotseg_training.presets import config_for
-from fewshotseg_training.pseudolabels import PseudoConfig, label_folder
+from fewshotseg_training.queue.commands import app as queue
+from fewshotseg_training.queue.tasks import PAUSED
 from FewShotSegLib.commands.options import method_options
 from FewShotSegLib.errors import FewShotSegError
 
+if TYPE_CHECKING:
+    from fewshotseg_training.prepare import Prepared
+
 app = typer.Typer(help="Train FewShotSeg on unlabelled scans.", no_args_is_help=True, add_completion=False)
+app.add_typer(queue, name="queue")
 SHOWN = 20  # broken scans
 
 
@@ -34,6 +40,8 @@ def prepare(
     workers: Annotated[int, typer.Option(help="Scans at once, each in a process of its own.")] = 1,
 ) -> None:
     """Preprocess all scans below a folder and segment their pseudo-labels; what is done is kept, broken scans are named."""
+    from fewshotseg_training.prepare import PrepareConfig, prepare_folder  # not on top: a machine that only trains lacks much
+
     console = Console(stderr=True)
     config = PrepareConfig(
         min_size=min_size,
@@ -73,6 +81,8 @@ def pseudolabels(
     workers: Annotated[int, typer.Option(help="Scans at once.")] = 1,
 ) -> None:
     """Add superpixels to prepared scans, or cut other supervoxels."""
+    from fewshotseg_training.pseudolabels import PseudoConfig, label_folder
+
     config = PseudoConfig(superpixel_size, min_size, _one_of("--order", order, "stable", "numpy-introsort"), again)
     for folder in cache:
         done = label_folder(folder, config, workers=workers)
@@ -100,6 +110,9 @@ def fit_command(
     ema: Annotated[float, typer.Option(help="Running mean of the weights: the part kept a step, as 0.999.")] = 0.0,
     encoder: Annotated[str | None, typer.Option(help="resnet50v2, resnet101, ...")] = None,
     leave_out: Annotated[str, typer.Option(help="Cases that training must not see: SET:ID,ID;SET:ID.")] = "",
+    fold: Annotated[int | None, typer.Option(help="Leave out what the papers' fold 0 to 4 of each set tests.")] = None,
+    curves: Annotated[float, typer.Option(help="Carry: part of the slices through a random grey-level curve.")] = 0.0,
+    minutes: Annotated[float, typer.Option(help="Pause, saved, after so many minutes (exit code 75); 0 = never.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
     tensorboard: Annotated[int, typer.Option(help="Steps between records for TensorBoard; 0 = none.")] = 10,
@@ -109,6 +122,8 @@ def fit_command(
     if threads:
         torch.set_num_threads(threads)
     data = without(cache, leave_out)
+    if fold is not None:
+        data = tuple(training_part(files, fold) for files in data)
     empty = [str(folder) for folder, files in zip(cache, data, strict=True) if not files]
     if empty:
         raise typer.BadParameter(f"No prepared scans in {', '.join(empty)}; run `fewshotseg-train prepare` first.")
@@ -116,10 +131,15 @@ def fit_command(
         "steps": steps, "pairs": batch, "lr": lr, "schedule": schedule, "encoder": encoder, "seed": seed, "ema": ema,
         "options": tuple(method_options(option).items()), "base": base, "weights": str(weights or ""), "flow": str(flow or ""),
         "freeze_encoder": freeze_encoder, "source": source, "exclude": _numbers(exclude), "exclude_rule": exclude_rule,
-        "device": device, "log_every": tensorboard, "pictures_every": 20 * tensorboard, "show": "auto",
+        "device": device, "minutes": minutes, "augment": AugmentConfig(curves=curves),
+        "log_every": tensorboard, "pictures_every": 20 * tensorboard, "show": "auto",
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    weights_file = fit(config_for(method, data, str(out), published=published, **given))
+    try:
+        weights_file = fit(config_for(method, data, str(out), published=published, **given))
+    except Paused as paused:
+        typer.echo(str(paused))
+        raise typer.Exit(PAUSED) from paused
     typer.echo(f"Weights: {weights_file}")
 
 
@@ -134,17 +154,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise typer.BadParameter(f"--exclude {text!r}; expected label numbers, as 2,3.") from error
-
-
-def without(cache: list[Path], leave_out: str) -> tuple[tuple[str, ...], ...]:
-    """The prepared scans of every folder, less those left out; a scan to leave out that is not there is an error."""
-    held = {name: set(ids.split(",")) for name, _, ids in (part.partition(":") for part in leave_out.split(";")) if name}
-    files = {folder: sorted(folder.glob("*.npz")) for folder in cache}
-    known = {(folder.name, file.stem) for folder, found in files.items() for file in found}
-    strange = [f"{name}:{case}" for name, cases in held.items() for case in sorted(cases) if (name, case) not in known]
-    if strange:
-        raise typer.BadParameter(f"--leave-out names scans that are not there: {', '.join(strange)}.")
-    return tuple(tuple(str(f) for f in found if f.stem not in held.get(folder.name, ())) for folder, found in files.items())
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from fewshotseg_training.augment import AugmentConfig
@@ -13,8 +14,10 @@ from FewShotSegLib.errors import ConfigError
 
 Schedule = Literal["poly", "cosine", "decay", "constant"]
 
-FREE = {"out", "steps", "save_every_s", "log_every", "pictures_every", "device", "show"}
+FREE = {"out", "steps", "save_every_s", "minutes", "log_every", "pictures_every", "device", "show"}
 """Fields that may differ when a run goes on: they do not change what a step does."""
+PATHS = ("data", "weights", "base", "flow")
+"""Fields that are paths, which may lie elsewhere on another machine."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class FitConfig:
         `decay_every` steps. optimiser: `sgd` or `adam`. clip: largest norm of the gradient, 0 = none.
     ema: share that a running mean of the weights keeps a step; 0 = the weights themselves are saved at the end.
     freeze_encoder: only the method's head learns.
+    save_every_s: seconds between saved states. minutes: pause, saved, after so long; 0 = train to the end.
     device, bf16: where, and whether the encoder computes in bfloat16. show: progress; `auto` is live in a terminal.
     log_every: steps between records for TensorBoard, pictures_every: between example pictures; 0 = none.
     """
@@ -52,6 +56,7 @@ class FitConfig:
     channels: int = 256
     seed: int = 0
     save_every_s: float = 60.0
+    minutes: float = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     method: str = "carry"
     options: tuple[tuple[str, Any], ...] = ()
@@ -96,6 +101,8 @@ def check_same(config: FitConfig, saved: Mapping[str, Any]) -> None:
     A field that an older version did not know has its default.
     """
     now = json.loads(config.to_json())
+    saved = {**saved, **{name: _portable(name, saved[name]) for name in PATHS if name in saved}}
+    now |= {name: _portable(name, now[name]) for name in PATHS}
     defaults = {f.name: json.loads(json.dumps(_default(f))) for f in fields(FitConfig) if f.name not in ("data", "out")}
     differ = [
         name
@@ -108,6 +115,13 @@ def check_same(config: FitConfig, saved: Mapping[str, Any]) -> None:
             "the same configuration, to go on with it",
             "choose another folder for --out, or delete this one",
         )
+
+
+def _portable(name: str, value: Any) -> Any:
+    """A path as its last two names, and that weights were given: a run may go on on another machine."""
+    if name == "data":
+        return [["/".join(Path(file).parts[-2:]) for file in files] for files in value]
+    return bool(value) if name == "weights" else "/".join(Path(value).parts[-2:])
 
 
 def _default(f: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
 from fewshotseg_training.carry_learner import CarryModel
 from fewshotseg_training.episode_learner import EpisodeModel
@@ -82,21 +83,32 @@ class Watch:
                 self._board.add_scalar(f"terms/{name}", value, run.step)
             if isinstance(run.model, CarryModel):
                 self._board.add_scalar("temperature", run.model.log_temperature.exp().item(), run.step)
-        if config.pictures_every and run.step % config.pictures_every == 0 and isinstance(run.model, EpisodeModel):
-            self._show_episode()
+        if config.pictures_every and run.step % config.pictures_every == 0:
+            name, shown = _picture(run.model, run.batch)
+            if shown:
+                self._board.add_image(name, torch.cat(shown, 2).cpu(), run.step)
 
-    def _show_episode(self) -> None:
-        """First episode of the step: support and query with the region in red, and what was predicted."""
-        episodes = self.run.learner.source.batch(self.run.step, self.run.share)[:1]
-        shown = [
-            _overlay(episodes.support[0, 0], episodes.support_masks[0, 0]),
-            _overlay(episodes.query[0, 0], episodes.query_masks[0, 0]),
-        ]
-        model = self.run.model
-        predicted = model.predict(episodes) if isinstance(model, EpisodeModel) else None
-        if predicted is not None:
-            shown.append(_overlay(episodes.query[0, 0], predicted[0, 0].float()))
-        self._board.add_image("episode: support, query, predicted", torch.cat(shown, 2).cpu(), self.run.step)
+
+def _picture(model: nn.Module, batch: Any) -> tuple[str, list[torch.Tensor]]:
+    """An example of the last step's batch, slices (3 H W) side by side, and what it shows."""
+    if isinstance(model, CarryModel):
+        first, ids, second, wanted = (side[0] for side in batch)
+        shown = [_coloured(first, ids), _coloured(second, wanted), _coloured(second, model.predict(batch))]
+        return "pair: regions, wanted, carried", shown
+    if not isinstance(model, EpisodeModel):
+        return "", []
+    episodes = batch[:1]
+    query = episodes.query[0, 0]
+    shown = [_overlay(episodes.support[0, 0], episodes.support_masks[0, 0]), _overlay(query, episodes.query_masks[0, 0])]
+    predicted = model.predict(episodes)
+    return "episode: support, query, predicted", shown + ([] if predicted is None else [_overlay(query, predicted[0, 0].float())])
+
+
+def _coloured(image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Slice (H W) in grey with a colour for every region id but 0: (3 H W), 0..1."""
+    grey = _overlay(image, torch.zeros_like(image))
+    hue = torch.stack([(ids * step % 1.0) for step in (0.618, 0.382, 0.236)])
+    return torch.where(ids > 0, 0.6 * grey + 0.4 * hue, grey)
 
 
 def _overlay(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -56,3 +56,12 @@ def mean_of(value: torch.Tensor, share: Share) -> torch.Tensor:
         dist.all_reduce(value)
         value = value / share.world
     return value
+
+
+def first_says(yes: bool, share: Share) -> bool:
+    """What the first process says: a decision by the clock must be the same in all of them."""
+    if share.world == 1:
+        return yes
+    said = [yes]
+    dist.broadcast_object_list(said, src=0)
+    return said[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fewshotseg_training.config import FitConfig, check_same
 from fewshotseg_training.display import Watch
-from fewshotseg_training.distributed import Share, mean_of, processes
+from fewshotseg_training.distributed import Share, first_says, mean_of, processes
 from fewshotseg_training.learners import Learner, create_learner, with_base
 from fewshotseg_training.scans import load_scan
 from fewshotseg_training.schedules import rate
@@ -27,13 +26,17 @@ from FewShotSegLib.devices import choose_device
 from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.files import atomic_path
 
-__all__ = ["FitConfig", "Run", "fit"]
+__all__ = ["FitConfig", "Paused", "Run", "fit"]
 
-STATE, RUN = "state.pt", "run.json"
+STATE, RUN, PROGRESS = "state.pt", "run.json", "progress.json"
 
 
 class TrainingError(FewShotSegError):
     """A training that cannot go on."""
+
+
+class Paused(FewShotSegError):
+    """A training whose time is over before its steps: saved, and ready to go on."""
 
 
 class Run:
@@ -44,6 +47,7 @@ class Run:
         self.device = device or choose_device(config.device)
         self.losses: list[float] = []
         self.terms: dict[str, float] = {}
+        self.batch: Any = None  # of the last step, for pictures
         sets = [[load_scan(Path(p)) for p in files] for files in config.data]
         self.learner: Learner = create_learner(config, sets, self.device)
         self.model = self.learner.model.to(self.device).train()
@@ -78,13 +82,17 @@ class Run:
         }
         with atomic_path(self.out / STATE) as part:
             torch.save(state, part)
+        said = {"step": self.step, "steps": self.config.steps, "loss": self.losses[-1] if self.losses else None}
+        with atomic_path(self.out / PROGRESS) as part:
+            part.write_text(json.dumps(said), encoding="utf-8")
 
     def advance(self) -> None:
         """One optimiser step on a fresh batch, at the schedule's rate."""
         self.step += 1
         for group in self.optimiser.param_groups:
             group["lr"] = rate(self.config, self.step)
-        terms = self._forward(self.learner.source.batch(self.step, self.share), self.step - 1)
+        self.batch = self.learner.source.batch(self.step, self.share)
+        terms = self._forward(self.batch, self.step - 1)
         loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.optimiser.zero_grad()
         loss.backward()
@@ -135,6 +143,7 @@ def fit(config: FitConfig) -> Path:
         ConfigError: an impossible configuration, or the folder holds a run with another one.
         VolumeError: a scan that is not prepared, or nothing to draw from.
         TrainingError: the loss is not finite any more.
+        Paused: `config.minutes` are over; the same call goes on.
     """
     config = with_base(config)
     with processes(choose_device(config.device)) as (share, device):
@@ -148,18 +157,27 @@ def fit(config: FitConfig) -> Path:
             _train(run, watch)
         if share.rank == 0:
             run.save()
-            return run.export()
-        return run.out / "encoder.safetensors"
+        if run.step < config.steps:
+            raise Paused(
+                f"{config.out} paused after step {run.step} of {config.steps}: its {config.minutes:g} minutes are over",
+                "",
+                "run the same command to go on",
+            )
+        return run.export() if share.rank == 0 else run.out / "encoder.safetensors"
 
 
 def _train(run: Run, watch: Watch) -> None:
-    saved = time.monotonic()
+    """Steps up to the last one, or until the time is over."""
+    started = saved = time.monotonic()
+    limit = 60 * run.config.minutes
     while run.step < run.config.steps:
         run.advance()
         watch.step()
         if run.share.rank == 0 and time.monotonic() - saved > run.config.save_every_s:
             run.save()
             saved = time.monotonic()
+        if limit and first_says(time.monotonic() - started > limit, run.share):
+            return
 
 
 def _optimiser(config: FitConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -182,8 +200,3 @@ def _parallel(model: nn.Module, share: Share, device: torch.device) -> nn.Module
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True)
-
-
-def shorter(config: FitConfig, steps: int) -> FitConfig:
-    """The same training with fewer steps."""
-    return replace(config, steps=min(steps, config.steps))

@@ -17,14 +17,13 @@ import numpy as np
 from fewshotseg_training.body import scale_to_255
 from fewshotseg_training.find_scans import FoundScan, find_scans
 from fewshotseg_training.preprocess import SIZE, general, paper
-from fewshotseg_training.scans import SUPERPIXELS, map_arrays, quantised, save_scan
+from fewshotseg_training.scans import REPORT, SUPERPIXELS, map_arrays, quantised, save_scan
 from fewshotseg_training.superpixels import superpixels
 from fewshotseg_training.supervoxels import supervoxels
 from FewShotSegLib.errors import FewShotSegError, VolumeError
 from FewShotSegLib.files import atomic_path
 from FewShotSegLib.volume import Volume
 
-REPORT = "prepare.json"
 VERSION = 2  # of the files; raise it when the same settings give other voxels
 
 

@@ -15,6 +15,7 @@ from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.files import atomic_path
 
 SUPERPIXELS = ".superpixels.npy"
+REPORT = "prepare.json"
 LEVELS = 65534  # of an int16 image
 
 
@@ -22,7 +23,8 @@ LEVELS = 65534  # of an int16 image
 class TrainingScan:
     """One unlabelled scan: `image` (z, y, x), `regions` (z, y, x) uint16 supervoxels, slice spacing in mm.
 
-    image: float16 z-scored, or int16; `grey` makes z-scored float32 of both. superpixels: (z, y, x) uint16, or None.
+    image: float16 z-scored, or int16 or uint8 levels; `grey` makes z-scored float32 of all.
+    superpixels: (z, y, x) uint16, or None.
     present: (z, labels) bool, which labels of `labels` a slice shows; only to leave slices out (setting 2), and only of scans
     that were prepared beside a label map.
     """
