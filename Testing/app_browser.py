@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "a-token-for-tests-only"
-PATIENCE_MS = 300_000
+PATIENCE_MS = 600_000
 SIZE = {"width": 1280, "height": 800}
 
 
@@ -32,7 +32,6 @@ class Served:
 
     process: subprocess.Popen[str]
     log: Path
-
     opened: str
 
     @property
@@ -42,6 +41,17 @@ class Served:
     def far_connections(self) -> list[str]:
         """Attempts of the server's processes to reach another machine."""
         return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+
+    def model_processes(self) -> list[int]:
+        """Processes in which the model of one of the sessions runs (Linux)."""
+        mine = f"CONNECTION_LOG={self.log}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                if b"FewShotSegLib.background.worker" in command and mine in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
 
 
 @contextmanager
@@ -61,7 +71,10 @@ def serving(folder: Path, *options: object) -> Iterator[Served]:
         yield Served(process, log, line.split()[-1])
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def chromium() -> Path:
@@ -84,6 +97,18 @@ def browsing() -> Iterator[Any]:
         browser.close()
 
 
+def settled(look: Callable[[], np.ndarray]) -> np.ndarray:
+    """What is there and does not change any more: mouse events are worked off one by one."""
+    last, end = look(), time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < end:
+        time.sleep(1)
+        now = look()
+        if np.array_equal(last, now) and now.any():
+            return now
+        last = now
+    raise AssertionError("nothing came, or it never ended")
+
+
 class Visit:
     """One page, opened with the token in a browser without history. `requests` are all addresses that the page asked for."""
 
@@ -102,6 +127,11 @@ class Visit:
 
     def close(self) -> None:
         self.context.close()
+
+    @property
+    def home(self) -> str:
+        """The address of this session."""
+        return str(self.page.url).rsplit("/", 1)[0]
 
     # ---- what the page knows
 
@@ -142,7 +172,7 @@ class Visit:
 
     def fetch(self, path: str) -> bytes:
         """What a link of the page leads to."""
-        answer = self.context.request.get(f"{self.page.url.rsplit(chr(47), 1)[0]}/{path}", timeout=PATIENCE_MS)
+        answer = self.context.request.get(f"{self.home}/{path}", timeout=PATIENCE_MS)
         assert answer.ok, (answer.status, answer.text())
         return bytes(answer.body())
 
