@@ -31,7 +31,7 @@ def equipped(name: str, options: Mapping[str, Any], encoder: Encoder, card: Card
     if source is None:
         return _filled(create_method(name, **options), name, {})
     head = load_head(checkpoint if source is own and checkpoint else source.name, name)
-    method = create_method(name, **{**source.options, **options})
+    method: Any = create_method(name, **{**source.options, **options})
     fits = source is own or _sizes(method.head.state_dict()) == _sizes(head)
     return _filled(method, name, head if fits else {})
 

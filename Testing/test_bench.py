@@ -46,8 +46,11 @@ def test_the_command_prints_and_writes_json(
     counts = {"published_pairs": 5, "published_of": 144, "ratio": 12.0, "ratio_alpnet": 9.0, "peak_memory_mb": 900.0}
     result = bench.Benchmark("e", (36, 256, 256), 4, **times, **counts, machine=machine_facts())
     monkeypatch.setattr(bench, "run", lambda **options: result)
+    page = bench.page_bench.PageBenchmark((36, 256, 256), 9.0, 6.5, 700.0, 1300.0)
+    monkeypatch.setattr(bench.page_bench, "measure", lambda checkpoint: page if checkpoint == "" else None)
     bench.main(["--json", str(tmp_path / "bench.json")])
     printed = capsys.readouterr().out
     assert "36 slices of 256 x 256" in printed and '"ratio": 12.0' in printed
     written = json.loads((tmp_path / "bench.json").read_text())
+    assert "from Apply to the result: 6.5 s (9.0 s" in printed.replace("\n", " ") and written["page"]["model_mb"] == 1300.0
     assert written["match"] == {"wall": 3.0, "cpu": 1.5} and written["machine"]["threads"] == torch.get_num_threads()

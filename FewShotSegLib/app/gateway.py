@@ -35,7 +35,7 @@ class Gateway:
 
     def __init__(self, config: AppConfig, pool: SessionPool | None = None) -> None:
         self.config = config
-        self.pool = pool or SessionPool(config)
+        self.pool = SessionPool(config) if pool is None else pool  # an empty pool is falsy
         self.cookie = f"fewshotseg_{config.port}"  # the ports of one computer share their cookies
 
     def application(self) -> web.Application:

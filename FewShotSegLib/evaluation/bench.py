@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from FewShotSegLib.app import bench as page_bench
 from FewShotSegLib.checkpoints import list_checkpoints, load_checkpoint
 from FewShotSegLib.encoders import Encoder, create_encoder
 from FewShotSegLib.evaluation.annotation import organ_slices
@@ -209,11 +210,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT)
     parser.add_argument("--repeats", type=int, default=3, help="warm runs; the median counts")
     parser.add_argument("--pairs", type=int, default=24, help="pairs of slices of the published loop that are timed")
+    parser.add_argument("--no-page", action="store_true", help="leave the web page out")
     parser.add_argument("--json", type=Path, help="also write the JSON here")
     options = parser.parse_args(arguments)
     found = run(checkpoint=options.checkpoint, repeats=options.repeats, pairs=options.pairs)
-    text = to_json(asdict(found))
+    page = None if options.no_page else page_bench.measure("" if options.checkpoint == DEFAULT_CHECKPOINT else options.checkpoint)
+    text = to_json({**asdict(found), "page": page and asdict(page)})
     Console().print(table(found))
+    if page is not None:
+        Console().print(page.told())
     print(text, end="")
     if options.json is not None:
         with atomic_path(options.json) as temporary:
