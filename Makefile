@@ -5,7 +5,7 @@ STAMP := .venv/.synced
 PINS := uv.lock pyproject.toml setup.py training/pyproject.toml training/setup.py $(wildcard training/fewshotseg_training/*.pyx)
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow parity bench lint format lock clean
+.PHONY: help setup demo app screenshots test test-slow parity bench lint format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,6 +23,13 @@ $(STAMP): $(PINS) | $(BIN)/uv
 
 demo: setup  ## segment the embedded case: table, segmentation, picture and report in build/demo
 	$(BIN)/fewshotseg demo --output build/demo
+
+app: setup  ## the web page: draw, segment, correct and download in a browser
+	$(BIN)/fewshotseg app --browser
+
+screenshots: setup  ## pictures of the Slicer panel on the test host, and of the web page (needs Chromium)
+	PYTHONPATH=Testing $(BIN)/python -m slicer_host.screenshots Resources/screenshots
+	$(BIN)/python Testing/app_screenshots.py Resources/screenshots
 
 test: setup  ## every test that is not marked slow
 	$(PYTEST) -m "not slow"
