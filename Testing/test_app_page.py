@@ -170,7 +170,7 @@ def test_keys_choose_tools_brush_views_and_help(page: Visit) -> None:
         page.until(f"get('layout') === '{layout}'")
     page.page.wait_for_selector(".fs-views img.image-display-area >> nth=3")
     keys.press("?")
-    page.page.wait_for_selector("text=Keyboard shortcuts")
+    page.page.wait_for_selector('text="Keyboard shortcuts"')
     assert page.page.is_visible("kbd >> text=Ctrl+Enter")
     keys.press("Escape")
     page.until("!get('help')")

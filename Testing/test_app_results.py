@@ -44,7 +44,7 @@ def volume(kind: type = np.int16, modality: str = "MR") -> Volume:
 def test_a_scan_becomes_a_node_and_comes_back(scene: Any, kind: type) -> None:
     given = volume(kind)
     found = volume_from_node(node_from_volume(given, scene))
-    assert found.geometry.matches(given.geometry) and found.modality == "MR"
+    assert found.geometry.same_as(given.geometry) and found.modality == "MR"
     assert np.array_equal(found.array, given.array.astype(found.array.dtype))
 
 
