@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,15 +82,29 @@ def check_scalar_3d(path: Path, header: sitk.ImageFileReader) -> None:
     )
 
 
+class _Quiet:
+    """How many threads read at this moment, and whether ITK warned before the first of them came."""
+
+    lock = threading.Lock()
+    readers = 0
+    before = True
+
+
 @contextmanager
 def quiet_sitk() -> Iterator[None]:
-    """Keep ITK's own warnings off the terminal; what matters is raised as an error."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    """Keep ITK's own warnings off the terminal; what matters is raised as an error. Several threads may be inside."""
+    with _Quiet.lock:
+        if not _Quiet.readers:
+            _Quiet.before = sitk.ProcessObject.GetGlobalWarningDisplay()
+            sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        _Quiet.readers += 1
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        with _Quiet.lock:
+            _Quiet.readers -= 1
+            if not _Quiet.readers:
+                sitk.ProcessObject.SetGlobalWarningDisplay(_Quiet.before)
 
 
 def last_line(error: Exception) -> str:

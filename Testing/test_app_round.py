@@ -214,7 +214,7 @@ def test_downloads_hold_the_same_voxels(seen: Evidence) -> None:
     scan = Volume.read(seen.folder / "series")
     path = seen.get(result, "dcm")
     seg = find_drawing(path)
-    assert seg is not None and slicer.geometry.matches(scan.geometry) and nifti.geometry.matches(scan.geometry)
+    assert seg is not None and slicer.geometry.same_as(scan.geometry) and nifti.geometry.same_as(scan.geometry)
     assert [segment.organ.name for segment in slicer.segments] == ["liver"]
     assert slicer.mask(slicer.segments[0]).any()
     for other in (nifti, seg.read(scan)):

@@ -21,6 +21,7 @@ from FewShotSegLib.download import sha256_of
 from FewShotSegLib.errors import Cancelled, ConfigError, SupportError
 
 pytest.importorskip("ray", reason="needs the extra [cluster]")
+pytestmark = pytest.mark.slow  # a cluster takes half a minute to start
 SCANS, STARTS = 40, 4
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 

@@ -84,9 +84,7 @@ def _bar(page: SessionPage) -> None:
                 with v.VBtn(value=name, size="small", icon=True, aria_label=tip, raw_attrs=[f'data-key="{key}"']):
                     v.VIcon(icon, size=20)
                     v.VTooltip(f"{tip} ({key})", activator="parent", location="bottom")
-        _icon_button(
-            "mdi-theme-light-dark", "Dark or light (D)", "theme = window.fewshot.turn(theme === 'dark' ? 'light' : 'dark')", "d"
-        )
+        _icon_button("mdi-theme-light-dark", "Dark or light (D)", "theme = window.fewshot.turn(theme)", "d")
         _icon_button("mdi-keyboard-outline", "Keyboard shortcuts (?)", "help = true", "?")
 
 
@@ -142,10 +140,6 @@ def _overlays(page: SessionPage) -> None:
     with html.Div(classes="fs-loading", v_show="loading || uploading >= 0"):
         v.VProgressCircular(indeterminate=("uploading < 0 || uploading >= 100",), model_value=("uploading",), size=28, width=3)
         html.Span("{{ loading || ('Sending… ' + uploading + ' %') }}")
-    with html.Div(classes="fs-gone", id="gone"), html.Div():
-        html.H3("This session is closed")
-        html.P("It was idle for a long time, or the server stopped.")
-        html.A("Open a new one", href="/")
     with v.VSnackbar(
         v_model=("message_open",),
         timeout=("message_kind === 'error' ? -1 : 8000",),

@@ -211,4 +211,4 @@ def _threshold(page: SessionPage) -> None:
 def _whole(page: SessionPage) -> None:
     with html.Div(v_show="editing === 'support' && organs.length", classes="mt-1"):
         v.VCheckbox(v_model=("drawn_whole",), label="Every slice of these organs is drawn", density="compact", hide_details=True)
-        html.A("Save the drawing (.seg.nrrd)", href="download/drawing/seg.nrrd", classes="fs-link")
+        html.A("Save the drawing (.seg.nrrd)", href="download/drawing/seg.nrrd", classes="fs-link", raw_attrs=["download"])

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from FewShotSegLib.app.session_page import SessionPage
 
 
+SAVED = ["download"]
+"""A link without this leaves the page, which closes the session."""
+
+
 def results_panel(page: SessionPage) -> None:
     """The whole step."""
     with v.VExpansionPanel(value="results"):
@@ -101,15 +105,17 @@ def _actions(page: SessionPage) -> None:
                 v.VListItem(
                     title="Slicer segmentation (.seg.nrrd)",
                     href=("'download/' + r.id + '/seg.nrrd'",),
-                    raw_attrs=['data-kind="seg.nrrd"'],
+                    raw_attrs=['data-kind="seg.nrrd"', *SAVED],
                 )
                 v.VListItem(
-                    title="Label map (.nii.gz)", href=("'download/' + r.id + '/nii.gz'",), raw_attrs=['data-kind="nii.gz"']
+                    title="Label map (.nii.gz)",
+                    href=("'download/' + r.id + '/nii.gz'",),
+                    raw_attrs=['data-kind="nii.gz"', *SAVED],
                 )
                 v.VListItem(
                     title="DICOM SEG (.dcm)",
                     subtitle=("r.dicom ? undefined : 'for scans loaded as DICOM'",),
                     href=("'download/' + r.id + '/dcm'",),
                     disabled=("!r.dicom",),
-                    raw_attrs=['data-kind="dcm"'],
+                    raw_attrs=['data-kind="dcm"', *SAVED],
                 )

@@ -21,6 +21,8 @@ from FewShotSegLib.files import cannot_write
 
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0
+CLAIM_SECONDS = 30.0
+PAUSE_SECONDS = 0.01
 SUFFIX = ".lock"
 
 
@@ -126,15 +128,23 @@ class Locks:
         return True
 
     def _clear(self, path: Path, stale: Holder) -> None:
-        """Move a stale lock out of the way; one that another run took in the meantime is put back."""
-        aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.stale")
+        """Remove a stale lock: only who first links it to a name made of its token may, so that no new lock is removed."""
+        claim = path.with_name(f".{path.name}-{stale.token or 'damaged'}.stale")
+        try:
+            os.link(path, claim)
+        except FileExistsError:
+            with suppress(OSError):  # that run died at this very moment: linking has set the time of change
+                if _clock(self.folder) - claim.stat().st_ctime > CLAIM_SECONDS:
+                    claim.unlink()
+            time.sleep(PAUSE_SECONDS)
+            return
+        except OSError:
+            return
         with suppress(OSError):
-            os.rename(path, aside)
-            moved = read_holder(aside)
-            if moved is not None and moved.token != stale.token:
-                with suppress(FileExistsError):
-                    os.link(aside, path)
-            aside.unlink()
+            if read_holder(claim) == stale:
+                path.unlink()
+        with suppress(OSError):
+            claim.unlink()
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

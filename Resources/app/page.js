@@ -64,11 +64,18 @@
     if (button) { e.preventDefault(); button.click(); }
   });
 
-  // ---- a closed session says so
+  // ---- a closed session says so; not by the page's own widgets, which go with the connection
+  const GONE = "<div><h3>This session is closed</h3><p>It was idle for a long time, or the server stopped.</p><a href='/'>Open a new one</a></div>";
+  function closed(yes) {
+    const notice = document.getElementById("gone");
+    if (notice && !yes) notice.remove();
+    if (notice || !yes) return;
+    document.body.append(Object.assign(document.createElement("div"), { id: "gone", className: "fs-gone", innerHTML: GONE }));
+  }
   setInterval(async () => {
     let open = false;
     try { open = (await fetch("alive", { cache: "no-store" })).ok; } catch (_) { open = false; }
-    document.body.classList.toggle("fs-closed", !open);
+    closed(!open);
   }, 15000);
 
   // ---- dark or light as the user chose last, or as the system is
