@@ -285,6 +285,8 @@ def test_a_scan_that_cannot_be_segmented_leaves_the_drawing(seen: Evidence) -> N
 
 def test_a_model_that_is_killed_leaves_the_drawing(seen: Evidence) -> None:
     page = seen.visit
+    page.page.evaluate("window.trame.state.update({own_scan: true, message_open: false})")
+    page.until("get('own_scan') && !get('message_open') && !get('why')")
     message = wait_for_stop(page, lambda: [os.kill(pid, signal.SIGKILL) for pid in seen.served.model_processes()])
     assert page.state("message_kind") == "error" and message
     assert page.page.is_enabled("#apply") and np.array_equal(seen.drawing(), seen.painted)

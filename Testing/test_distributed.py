@@ -28,7 +28,7 @@ def test_a_batch_is_shared_evenly() -> None:
         Share(0, 2).of(5)
 
 
-@pytest.mark.parametrize("method", ["carry", "adnet"])
+@pytest.mark.parametrize("method", ["carry", pytest.param("adnet", marks=pytest.mark.slow)])
 def test_two_processes_train_like_one(tmp_path: Path, method: str) -> None:
     files = prepared(tmp_path / "data")
     small = {"steps": 3, "pairs": 4, "channels": 16, "reach_mm": 50.0, "min_pixels": 5, "bf16": False, "lr": 0.05}

@@ -173,6 +173,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(files: tuple[str, ...], tmp_path
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(files: tuple[str, ...], tmp_path: Path) -> None:
     """`kill -9` in mid-training; what was saved last is whole, and the end is that of a run that nobody disturbed."""
     given = {"data": [files], "steps": 100, "pairs": 2, "channels": 16, "reach_mm": 50.0, "save_every_s": 0.0}

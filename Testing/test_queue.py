@@ -82,7 +82,12 @@ def test_the_projects_own_queue_can_be_read() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["fewshotseg-train export {runs}/a b", "fewshotseg-train fit {cache}/a", "fewshotseg-train fit a --out elsewhere/b", "rm -r x"],
+    [
+        "fewshotseg-train export {runs}/a b",
+        "fewshotseg-train fit {cache}/a",
+        "fewshotseg-train fit a --out elsewhere/b",
+        "rm -r x",
+    ],
 )
 def test_other_commands_are_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "q.md").write_text(f"```sh\n{line}\n```\n")

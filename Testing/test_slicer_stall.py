@@ -14,6 +14,7 @@ from slicer_cases import SHAPE, slicer_with_module
 
 from FewShotSegLib.geometry import Geometry
 
+pytestmark = pytest.mark.slow  # asks for a quiet machine
 LONGEST_STALL_S = 0.1
 CT = Geometry((512, 512, 40), (0.8, 0.8, 5))
 
