@@ -118,6 +118,7 @@ def test_a_grey_value_range_fills_a_slice(page: Visit, patient: Phantom) -> None
     page.page.wait_for_selector("#fill")
     low, high = (float(v) for v in np.quantile(patient.volume.array[SLICE], (0.9, 0.97)))
     page.page.evaluate("range => window.trame.state.set('range', range)", [low, high])
+    page.page.wait_for_timeout(1000)  # the slider sends its value a moment later
     page.page.click("#fill")
     page.until("get('organs')[4].drawn !== 'not drawn yet'")
     plane = patient.volume.array[SLICE]
@@ -137,6 +138,7 @@ def test_painting_may_be_limited_to_the_range(page: Visit, patient: Phantom) -> 
     page.page.keyboard.press("p")
     page.until("get('tool') === 'paint'")
     page.page.evaluate("range => window.trame.state.set('range', range)", [low, high])
+    page.page.wait_for_timeout(1000)  # the slider sends its value a moment later
     page.page.click("text=Paint only in the grey-value range")
     page.until("get('limit_range')")
     row = SHAPE[1] // 2

@@ -81,7 +81,7 @@ def _bar(page: SessionPage) -> None:
                 ),
                 1,
             ):
-                with v.VBtn(value=name, size="small", icon=True, aria_label=tip, raw_attrs=[f'data-key="{key}"']):
+                with v.VBtn(value=name, size="small", icon=True, raw_attrs=[f'aria-label="{tip}" data-key="{key}"']):
                     v.VIcon(icon, size=20)
                     v.VTooltip(f"{tip} ({key})", activator="parent", location="bottom")
         _icon_button("mdi-theme-light-dark", "Dark or light (D)", "theme = window.fewshot.turn(theme)", "d")
@@ -89,7 +89,7 @@ def _bar(page: SessionPage) -> None:
 
 
 def _icon_button(icon: str, tip: str, click: str, key: str) -> None:
-    with v.VBtn(icon=True, size="small", click=click, aria_label=tip, raw_attrs=[f'data-key="{key}"']):
+    with v.VBtn(icon=True, size="small", click=click, raw_attrs=[f'aria-label="{tip}" data-key="{key}"']):
         v.VIcon(icon, size=20)
         v.VTooltip(tip, activator="parent", location="bottom")
 

@@ -98,7 +98,7 @@ def _organs(page: SessionPage) -> None:
                 value=("o.name",),
                 change=(page.rename_organ, "[o.id, $event.target.value]"),
                 classes="fs-organ-name",
-                aria_label="Name of the organ",
+                raw_attrs=['aria-label="Name of the organ"'],
                 disabled=("busy",),
             )
             html.Div("{{ o.drawn }}", classes="fs-detail")
@@ -108,7 +108,7 @@ def _organs(page: SessionPage) -> None:
             variant="text",
             click=(page.remove_organ, "[o.id]"),
             disabled=("busy",),
-            aria_label="Remove",
+            raw_attrs=['aria-label="Remove"'],
         ):
             v.VIcon("mdi-close", size=16)
     html.Div(
@@ -142,8 +142,7 @@ def _tools(page: SessionPage) -> None:
                         value=value,
                         size="small",
                         disabled=("busy || shown !== editing",),
-                        aria_label=tip,
-                        raw_attrs=[f'data-key="{key}"'],
+                        raw_attrs=[f'aria-label="{tip}" data-key="{key}"'],
                         id=f"tool-{value}",
                     ):
                         v.VIcon(icon, size=20)
@@ -159,8 +158,7 @@ def _tools(page: SessionPage) -> None:
                     variant="text",
                     click=action,
                     disabled=(f"busy || !{can}",),
-                    aria_label=name,
-                    raw_attrs=[f'data-key="{key}"'],
+                    raw_attrs=[f'aria-label="{name}" data-key="{key}"'],
                     id=icon[4:],
                 ):
                     v.VIcon(icon, size=20)
@@ -175,7 +173,7 @@ def _tools(page: SessionPage) -> None:
                 density="compact",
                 hide_details=True,
                 classes="fs-grow",
-                aria_label="Brush",
+                raw_attrs=['aria-label="Brush"'],
             )
             html.Span("{{ Math.round(brush) }} mm", classes="fs-small fs-right")
             v.VBtn(click="brush = Math.max(2, brush - 2)", classes="d-none", raw_attrs=['data-key="["'])
@@ -194,7 +192,7 @@ def _threshold(page: SessionPage) -> None:
             step=("range_step",),
             density="compact",
             hide_details=True,
-            aria_label="Grey values",
+            raw_attrs=['aria-label="Grey values"'],
         )
         with html.Div(classes="fs-row"):
             html.Span("{{ Math.round(range[0]) }} to {{ Math.round(range[1]) }}", classes="fs-small fs-grow")

@@ -43,8 +43,7 @@ def scans_panel(page: SessionPage) -> None:
                     size="x-small",
                     variant="text",
                     disabled=("busy",),
-                    aria_label="Remove",
-                    raw_attrs=["@click.stop=\"trigger('remove_query', [q.id])\""],
+                    raw_attrs=['aria-label="Remove"', "@click.stop=\"trigger('remove_query', [q.id])\""],
                 ):
                     v.VIcon("mdi-close", size=16)
             html.Div(

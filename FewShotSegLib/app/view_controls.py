@@ -33,8 +33,7 @@ def slice_controls(server: Server, view_id: str, view: Any) -> None:
             theme="dark",
             thumb_size=12,
             track_size=2,
-            aria_label="Slice",
-            raw_attrs=[f'data-view-slider="{view.get_singleton_tag()}"'],
+            raw_attrs=[f'aria-label="Slice" data-view-slider="{view.get_singleton_tag()}"'],
         )
 
 
@@ -49,6 +48,8 @@ def _title(text: str, view: Any, place: str = "") -> None:
         html.Span(text)
         if place:
             html.Span(f"{{{{ {place} }}}}", classes="fs-view-place", v_show=place)
-        with VBtn(icon=True, variant="text", size="x-small", theme="dark", click=view.reset_view, aria_label=f"Fit {text}"):
+        with VBtn(
+            icon=True, variant="text", size="x-small", theme="dark", click=view.reset_view, raw_attrs=[f'aria-label="Fit {text}"']
+        ):
             VIcon("mdi-fit-to-screen-outline", size=16)
             VTooltip("Fit the scan into the view", activator="parent", location="bottom")
