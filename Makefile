@@ -18,7 +18,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --upgrade uv
 
 $(STAMP): $(PINS) | $(BIN)/uv
-	UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --frozen --all-packages --python $(BIN)/python
+	UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --frozen --all-packages --compile-bytecode --python $(BIN)/python
 	@touch $@
 
 demo: setup  ## segment the embedded case: table, segmentation, picture and report in build/demo

@@ -22,7 +22,7 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "a-token-for-tests-only"
-PATIENCE_MS = 60_000
+PATIENCE_MS = 200_000
 SIZE = {"width": 1280, "height": 800}
 
 
