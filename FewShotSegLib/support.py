@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from FewShotSegLib.dicom_labels import find_drawing
+from FewShotSegLib.dicom_labels import DicomDrawing, find_drawing
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.label_layers import HIGHEST_LABEL, LabelLayers, Segment
 from FewShotSegLib.organs import Organ
@@ -112,6 +112,23 @@ class Support:
         if drawing is not None and series is None and Path(image_path).is_dir():
             series = drawing.series_in(Path(image_path))
         image = Volume.read(image_path, series=series)
+        return cls._placed(image, labels_path, drawing, slices, organs, names)
+
+    @classmethod
+    def on_scan(cls, image: Volume, labels_path: str | Path, *, slices: Slices = "auto") -> Support:
+        """As `read`, all organs of a labels file on a scan that is there already. Raises as `read`."""
+        return cls._placed(image, labels_path, find_drawing(labels_path), slices, None, None)
+
+    @classmethod
+    def _placed(
+        cls,
+        image: Volume,
+        labels_path: str | Path,
+        drawing: DicomDrawing | None,
+        slices: Slices,
+        organs: Sequence[str | int] | None,
+        names: Mapping[int, str] | None,
+    ) -> Support:
         labels = _select(drawing.read(image) if drawing else read_labels(labels_path, names), organs)
         _check_labelled(labels, labels_path)
         placed = labels.on(image.geometry)

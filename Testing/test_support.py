@@ -230,3 +230,9 @@ def test_real_scan_with_one_drawn_slice(shared_dir: Path) -> None:
         folder / "38_image.nii.gz", folder / "38_label.nii.gz", slices=[30], organs=["liver"], names={1: "liver"}
     )
     assert slices_of(support.masks[0].any(axis=(1, 2))) == slices_of(support.drawn[0]) == [30]
+
+
+def test_a_drawing_for_a_scan_that_is_there_is_the_same_as_read_with_it(clinic: Path) -> None:
+    read = Support.read(clinic / "a.nii.gz", clinic / "a.seg.nrrd")
+    found = Support.on_scan(Volume.read(clinic / "a.nii.gz"), clinic / "a.seg.nrrd")
+    assert found.organs == read.organs and np.array_equal(found.masks, read.masks) and np.array_equal(found.drawn, read.drawn)

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from FewShotSegLib.app import sample
 from FewShotSegLib.app.nodes import drawing_node
 from FewShotSegLib.app.scans import Scan, add_scan, read_scans
-from FewShotSegLib.dicom_labels import find_drawing
-from FewShotSegLib.errors import FewShotSegError, SupportError
+from FewShotSegLib.errors import SupportError
 from FewShotSegLib.mrml import volume_from_node
-from FewShotSegLib.segfiles import read_labels
 from FewShotSegLib.support import Support
-from FewShotSegLib.volume import Volume
 
 if TYPE_CHECKING:
     from FewShotSegLib.app.session_page import SessionPage
-
-logger = logging.getLogger(__name__)
 
 
 class Loading:
@@ -69,7 +61,7 @@ class Loading:
         if self.page.support is None:
             raise SupportError("No scan is loaded", "the scan that was drawn on", "load the scan first, then its drawing")
         node = self.page.support.node
-        support = await asyncio.to_thread(read_drawing, path, volume_from_node(node))
+        support = await asyncio.to_thread(Support.on_scan, volume_from_node(node), path)
         self.page.replace_drawing(drawing_node(support, node))
         self.state.drawn_whole = bool(support.drawn.all())
 
@@ -110,25 +102,8 @@ class Loading:
         with self.state as state:
             state.loading = text
         try:
-            yield
-        except FewShotSegError as error:
-            self.page.say(str(error), "error")
-        except Exception as error:
-            logger.exception("Loading failed")
-            self.page.say(f"Unexpected error, {type(error).__name__}: {error}. The drawing is as it was.", "error")
+            with self.page.telling("Loading"):
+                yield
         finally:
             with self.state as state:
                 state.loading = ""
-
-
-def read_drawing(path: Path, image: Volume) -> Support:
-    """A drawing from a file (a DICOM one too), on the grid of its scan. Raises VolumeError or SupportError."""
-    drawing = find_drawing(path)
-    labels = drawing.read(image) if drawing else read_labels(path).on(image.geometry)
-    segments = [segment for segment in labels.segments if labels.mask(segment).any()]
-    if not segments:
-        raise SupportError(
-            f"Nothing in {path.name} lies in this scan", "a drawing of this scan", "check that they belong together"
-        )
-    masks = np.stack([labels.mask(segment) for segment in segments])
-    return Support.create(image, masks, [segment.organ for segment in segments])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,8 +19,6 @@ from FewShotSegLib.support import Slices, Support
 
 if TYPE_CHECKING:
     from FewShotSegLib.app.session_page import SessionPage
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,12 +110,8 @@ class Running:
     async def _guarded(self, prepare: Callable[[], Task]) -> None:
         """Run a task; whatever goes wrong is said, and drawing and results stay as they are."""
         try:
-            await self._run(prepare())
-        except FewShotSegError as error:
-            self.page.say(str(error), "error")
-        except Exception as error:
-            logger.exception("Apply failed")
-            self.page.say(f"Unexpected error, {type(error).__name__}: {error}. The drawing is as it was.", "error")
+            with self.page.telling("Apply"):
+                await self._run(prepare())
         finally:
             with self.state as state:
                 state.update({"busy": False, "stage": "", "progress": 0})

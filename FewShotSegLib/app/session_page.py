@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from FewShotSegLib.app.running import Running
 from FewShotSegLib.app.scans import Scan
 from FewShotSegLib.app.state import initial, organ_rows, why_not
 from FewShotSegLib.app.viewer import Viewer
+from FewShotSegLib.errors import FewShotSegError
 
 SOON_S = 0.15
+
+logger = logging.getLogger(__name__)
 
 
 class SessionPage:
@@ -154,6 +159,17 @@ class SessionPage:
         """A message at the foot of the page."""
         with self.state as state:
             state.update({"message": text, "message_kind": kind, "message_open": True})
+
+    @contextmanager
+    def telling(self, work: str) -> Iterator[None]:
+        """Say what goes wrong in a piece of work instead of raising it."""
+        try:
+            yield
+        except FewShotSegError as error:
+            self.say(str(error), "error")
+        except Exception as error:
+            logger.exception("%s failed", work)
+            self.say(f"Unexpected error, {type(error).__name__}: {error}. The drawing is as it was.", "error")
 
     def drawn_organs(self) -> list[DrawnOrgan]:
         """The organs of the drawing, also while a result is corrected."""
