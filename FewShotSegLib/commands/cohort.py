@@ -68,24 +68,19 @@ def run_command(
     machines, may share one output folder.
     """
     from FewShotSegLib.cohort.config import FILE, CohortConfig
-    from FewShotSegLib.job import Drawing
     from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 
     parts, devices, executor = _shard(shard), tuple(device or ()), _executor(ray, ray_workers, ray_cpus)
     if (source / FILE).is_file() and output is None:
         _run(_again(source, parts, devices, readers, verify), executor)
         return
-    images, labels = support_image or [], support_labels or []
     if output is None:
         raise ConfigError("No --output", "a folder for the cohort", "name one")
-    if len(images) != len(labels):
-        raise ConfigError(f"{len(images)} support images and {len(labels)} support labels", "one labels file each")
-    drawn = [options.slices(text) for text in options.one_each(support_slices, len(images), "auto")]
     chosen, names = options.organs(organ)
     config = CohortConfig(
         source=source,
         output=output,
-        supports=tuple(Drawing(*parts) for parts in zip(images, labels, drawn, strict=True)),
+        supports=options.drawings(support_image or [], support_labels or [], support_slices),
         organs=chosen,
         names=names,
         segmenter=SegmenterConfig(

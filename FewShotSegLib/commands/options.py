@@ -5,9 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from FewShotSegLib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from FewShotSegLib.job import Drawing
 
 NUMBER = re.compile(r"\d+")
 
@@ -33,6 +37,20 @@ def one_each(values: Sequence[str] | None, count: int, default: str, option: str
     if len(given) not in (1, count):
         raise ConfigError(f"{len(given)} times {option} for {count} supports", f"one for all, or {count}")
     return given if len(given) == count else given * count
+
+
+def drawings(
+    images: Sequence[Path], labels: Sequence[Path], drawn: Sequence[str] | None, series: Sequence[str] | None = None
+) -> tuple[Drawing, ...]:
+    """The supports that --support-image, -labels, -slices and -series name together."""
+    from FewShotSegLib.job import Drawing
+
+    if len(images) != len(labels):
+        raise ConfigError(f"{len(images)} support images and {len(labels)} support labels", "one labels file each")
+    each = [slices(text) for text in one_each(drawn, len(images), "auto")]
+    of_series = one_each(series, len(images), "", "--support-series")
+    parts = zip(images, labels, each, of_series, strict=True)
+    return tuple(Drawing(image, label, numbers, uid or None) for image, label, numbers, uid in parts)
 
 
 def organs(values: Sequence[str] | None) -> tuple[tuple[str, ...] | None, dict[int, str]]:

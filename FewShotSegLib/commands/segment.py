@@ -10,7 +10,6 @@ import typer
 
 from FewShotSegLib.commands import options
 from FewShotSegLib.commands.console import Bars, organ_table, progress_bars, show_error, show_file, show_warning, stdout
-from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.interrupts import cancel_on_interrupt
 
 if TYPE_CHECKING:
@@ -59,12 +58,10 @@ def segment(
     this file; otherwise the output is a folder with <query>.seg.nrrd for each query (see --format). Beside the results lies
     run.json: how they were made.
     """
-    from FewShotSegLib.job import Drawing, SegmentJob
+    from FewShotSegLib.job import SegmentJob
     from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, SegmenterConfig
 
-    if len(support_image) != len(support_labels):
-        raise ConfigError(f"{len(support_image)} support images and {len(support_labels)} support labels", "one labels file each")
-    drawn = [options.slices(text) for text in options.one_each(support_slices, len(support_image), "auto")]
+    drawings = options.drawings(support_image, support_labels, support_slices, support_series)
     chosen, names = options.organs(organ)
     config = SegmenterConfig(
         method=method,
@@ -74,9 +71,6 @@ def segment(
         device=device,
         probabilities=probabilities,
     )
-    of_series = options.one_each(support_series, len(support_image), "", "--support-series")
-    parts = zip(support_image, support_labels, drawn, of_series, strict=True)
-    drawings = tuple(Drawing(image, labels, slices, uid or None) for image, labels, slices, uid in parts)
     outcomes = _run(SegmentJob(drawings, tuple(query), output, chosen, names, report, config, result_format, series))
     if report is not None:
         show_file("Report", report / "report.html")
