@@ -17,12 +17,13 @@ from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.annotation import draw
 from FewShotSegLib.evaluation.datasets import Dataset
 from FewShotSegLib.evaluation.metrics import dice
+from FewShotSegLib.files import write_json
 from FewShotSegLib.job import Found, found_organs
 from FewShotSegLib.job_output import RECORD, check_place
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.phantom import make_patient
 from FewShotSegLib.progress import OnProgress, ShouldCancel
-from FewShotSegLib.provenance import record_of, write_json
+from FewShotSegLib.provenance import record_of
 from FewShotSegLib.report import ReportJob, picture_name, write_report
 from FewShotSegLib.samples import find_sample
 from FewShotSegLib.segfiles import write_segmentation

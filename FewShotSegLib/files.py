@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from FewShotSegLib.errors import OutputError
 
@@ -71,3 +73,14 @@ def _remove(path: Path) -> None:
     """Remove a file that may not exist, in a folder that may not exist either."""
     with suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
+
+
+def write_json(path: str | Path, record: Mapping[str, Any] | Sequence[Any]) -> Path:
+    """Write a record as indented JSON, whole or not at all; paths become text.
+
+    Raises:
+        OutputError: no permission, disk full.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
+    return Path(path)

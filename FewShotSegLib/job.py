@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from FewShotSegLib.errors import Cancelled, ConfigError, FewShotSegError
+from FewShotSegLib.files import write_json
 from FewShotSegLib.job_output import check_place, probability_file, record_file, spare, targets, write_result
 from FewShotSegLib.progress import Progress
-from FewShotSegLib.provenance import record_of, write_json
+from FewShotSegLib.provenance import record_of
 from FewShotSegLib.report import ReportJob, write_report
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from FewShotSegLib.cards import Card
-from FewShotSegLib.files import atomic_path
 from FewShotSegLib.segmenter import Segmenter
 
 PACKAGES = ("fewshotseg", "torch", "numpy", "SimpleITK", "scipy", "scikit-image")
@@ -34,17 +30,6 @@ def record_of(segmenter: Segmenter) -> dict[str, Any]:
         "versions": versions(),
         "system": platform.platform(),
     }
-
-
-def write_json(path: str | Path, record: Mapping[str, Any]) -> Path:
-    """Write a record as indented JSON, whole or not at all; paths become text.
-
-    Raises:
-        OutputError: no permission, disk full.
-    """
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
-    return Path(path)
 
 
 def _checkpoint(card: Card | None) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from FewShotSegLib.errors import ConfigError
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.files import write_json
 from FewShotSegLib.job import Drawing
 from FewShotSegLib.segmenter import SegmenterConfig
 
@@ -96,10 +96,7 @@ class CohortConfig:
 
     def write(self) -> Path:
         """Write it into the cohort's folder, whole or not at all; what concerns one process (its shard) is left out."""
-        with atomic_path(self.output / FILE) as temporary:
-            record = replace(self, shard=(1, 1), verify=False).to_json()
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        return self.output / FILE
+        return write_json(self.output / FILE, replace(self, shard=(1, 1), verify=False).to_json())
 
     @classmethod
     def read(cls, folder: str | Path) -> CohortConfig:

@@ -20,7 +20,7 @@ from scipy.optimize import nnls
 
 from FewShotSegLib.cohort.features import measure
 from FewShotSegLib.errors import ConfigError
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.files import write_json
 from FewShotSegLib.methods.match import Match
 from FewShotSegLib.resources import resource_dir
 from FewShotSegLib.segmentation import Segmentation
@@ -87,8 +87,7 @@ class Calibration:
         """Write as JSON, whole or not at all."""
         record = {key: [round(v, 6) if isinstance(v, float) else v for v in value] if isinstance(value, tuple) else value
                   for key, value in asdict(self).items()}  # fmt: skip
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(path, record)
 
 
 def _row(features: Mapping[str, float], names: Sequence[str]) -> list[float]:

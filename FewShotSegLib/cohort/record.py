@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from FewShotSegLib.cohort.stamps import Stamp
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.files import write_json
 
 Status = Literal["done", "failed", "corrected", "busy"]
 
@@ -87,8 +87,7 @@ class CaseRecord:
     def write(self, path: Path) -> None:
         """Write it, whole or not at all. OutputError: no permission, disk full."""
         record = {key: value for key, value in asdict(self).items() if key != "fresh"}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(_without_nan(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, _without_nan(record))
 
     @classmethod
     def read(cls, path: Path) -> CaseRecord | None:

@@ -14,7 +14,7 @@ from FewShotSegLib.cohort.places import Places
 from FewShotSegLib.cohort.record import CaseRecord
 from FewShotSegLib.cohort.stamps import Stamp
 from FewShotSegLib.errors import ConfigError
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.files import write_json
 from FewShotSegLib.job import Drawing
 
 ADDED = "supports.json"
@@ -70,8 +70,7 @@ def read_added(folder: Path) -> tuple[CohortSupport, ...]:
 
 def write_added(folder: Path, supports: Sequence[CohortSupport]) -> None:
     """Write the list of added supports, whole or not at all."""
-    with atomic_path(folder / ADDED) as temporary:
-        temporary.write_text(json.dumps([s.to_json() for s in supports], indent=1) + "\n", encoding="utf-8")
+    write_json(folder / ADDED, [support.to_json() for support in supports])
 
 
 def is_current(record: CaseRecord, supports: Sequence[CohortSupport]) -> bool:

@@ -28,9 +28,8 @@ from FewShotSegLib.cohort.record import CaseRecord
 from FewShotSegLib.cohort.run import run
 from FewShotSegLib.evaluation.datasets import Dataset
 from FewShotSegLib.evaluation.metrics import FAILURE_DICE, dice
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.files import atomic_path, write_json
 from FewShotSegLib.job import Drawing
-from FewShotSegLib.provenance import write_json
 from FewShotSegLib.segfiles import read_labels
 from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 

@@ -24,7 +24,7 @@ from fewshotseg_training.scans import load_scan
 from fewshotseg_training.schedules import rate
 from FewShotSegLib.devices import choose_device
 from FewShotSegLib.errors import FewShotSegError
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.files import atomic_path, write_json
 
 __all__ = ["FitConfig", "Paused", "Run", "fit"]
 
@@ -83,8 +83,7 @@ class Run:
         with atomic_path(self.out / STATE) as part:
             torch.save(state, part)
         said = {"step": self.step, "steps": self.config.steps, "loss": self.losses[-1] if self.losses else None}
-        with atomic_path(self.out / PROGRESS) as part:
-            part.write_text(json.dumps(said), encoding="utf-8")
+        write_json(self.out / PROGRESS, said)
 
     def advance(self) -> None:
         """One optimiser step on a fresh batch, at the schedule's rate."""

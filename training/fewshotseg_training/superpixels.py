@@ -7,8 +7,6 @@ from skimage.segmentation import felzenszwalb
 
 from fewshotseg_training.body import BODY_THRESHOLD, body_mask
 
-CT_THRESHOLD, MR_THRESHOLD = 1e-4, 50 + 1e-4  # of the papers: windowed CT in 0..255, raw MR
-
 
 def superpixels(
     volume: np.ndarray,
