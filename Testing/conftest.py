@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def shared_dir() -> Path:
 
 
 # ---- what the tests of whole jobs share: a checkpoint that learned nothing, and two invented patients on disk
+
+
+@pytest.fixture(scope="module")
+def small_and_steady() -> Iterator[None]:
+    """Slices of 128 pixels, for speed, and no probe of the precision, whose answer depends on the machine."""
+    from FewShotSegLib import grid
+    from FewShotSegLib.devices import FeatureRunner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "DEFAULT_PIXELS", 128)
+        patch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ import torch
 from scipy import ndimage
 from tiny_encoder import TinyEncoder
 
-from FewShotSegLib import grid, strategies
+from FewShotSegLib import strategies
 from FewShotSegLib.cards import Card
-from FewShotSegLib.devices import FeatureRunner
 from FewShotSegLib.encoders import create_encoder
 from FewShotSegLib.errors import Cancelled, CheckpointError, ConfigError, SupportError, VolumeError
 from FewShotSegLib.methods.match import Carried
@@ -28,18 +26,10 @@ from FewShotSegLib.strategies import Answer
 from FewShotSegLib.support import Organ, Slices, Support
 from FewShotSegLib.volume import Geometry, Volume
 
+pytestmark = pytest.mark.usefixtures("small_and_steady")
 SHAPE = (8, 48, 48)
 LIVER, RIGHT, LEFT, SPLEEN = ORGANS
 BIG = (LIVER, SPLEEN)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_and_steady() -> Iterator[None]:
-    """Slices of 128 pixels, for speed, and no probe of the precision, whose answer depends on the machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "DEFAULT_PIXELS", 128)
-        patch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,8 @@ import pytest
 import torch
 from tiny_encoder import TinyEncoder
 
-from FewShotSegLib import grid
 from FewShotSegLib.cards import Card
 from FewShotSegLib.checkpoints import save_checkpoint
-from FewShotSegLib.devices import FeatureRunner
 from FewShotSegLib.encoders import create_encoder
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.phantom import ORGANS, make_patient
@@ -22,19 +19,11 @@ from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("small_and_steady")
 SHAPE = (8, 48, 48)
 CHANNELS = 32
 BIG = (ORGANS[0], ORGANS[3])
 EACH = pytest.mark.parametrize("name", ["rpt", "pami", "qamp"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_and_steady() -> Iterator[None]:
-    """Slices of 128 pixels, for speed, and no probe of the precision, whose answer depends on the machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "DEFAULT_PIXELS", 128)
-        patch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
-        yield
 
 
 def drawn(seed: int, slices: str | list[int] = "all") -> Support:
