@@ -27,6 +27,7 @@ from FewShotSegLib.background import (
     Runner,
     ThreadRunner,
 )
+from FewShotSegLib.background.child import Child
 from FewShotSegLib.background.exchange import read_job, read_result, write_job, write_result
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.phantom import make_patient
@@ -294,6 +295,22 @@ def test_a_worker_that_died_between_two_jobs_is_replaced(job: Job, expected: lis
     assert gone(process.pid)
     process.start(replace(job, queries=job.queries[:1]))
     assert_done(ended(process), expected[:1])
+
+
+@needs_signals
+def test_a_worker_whose_death_shows_only_when_asked_is_replaced(
+    job: Job, expected: list[Segmentation], process: ProcessRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may call a killed process alive for a moment, while its threads end."""
+    process.start(replace(job, queries=()))
+    ended(process)
+    dead = process.pid
+    assert dead
+    os.kill(dead, signal.SIGKILL)
+    monkeypatch.setattr(Child, "alive", True)
+    process.start(replace(job, queries=job.queries[:1]))
+    assert_done(ended(process), expected[:1])
+    assert process.pid != dead
 
 
 @needs_signals

@@ -125,6 +125,15 @@ class _Task:
 
     def _work(self) -> Event:
         self.events.put(ProgressEvent(0, STARTING, 0.0, math.nan))
+        before = self.child
+        last = self._attempt()
+        if last is None and before is not None and self.child is before:  # dead already, only the system did not say so yet
+            self._replace(before)
+            last = self._attempt()
+        return last or self._obituary()
+
+    def _attempt(self) -> Event | None:
+        """The job's last event; None where the worker died before it said a word."""
         child = self._living_child()
         folder = child.new_folder()
         try:
@@ -139,14 +148,17 @@ class _Task:
 
     def _living_child(self) -> Child:
         """The worker of the job before, or a new one where there is none or it has died."""
-        if self.child is not None and self.child.alive:
-            return self.child
-        if self.child is not None:
-            self.child.close()
+        if self.child is None or not self.child.alive:
+            self._replace(self.child)
+        assert self.child is not None
+        return self.child
+
+    def _replace(self, dead: Child | None) -> None:
+        if dead is not None:
+            dead.close()
         child = Child(self._python)
         with self._lock:
             self.child = child
-        return child
 
     def _tidy(self, child: Child, folder: Path) -> None:
         """Leave nothing of the job on disk, and nothing at all when the runner was closed meanwhile."""
@@ -157,14 +169,19 @@ class _Task:
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _listen(self, child: Child, folder: Path) -> Event:
-        """Pass on events up to the last one, which is returned."""
+    def _listen(self, child: Child, folder: Path) -> Event | None:
+        """Pass on events up to the last one, which is returned; None where there is not even a first."""
+        begun = False
         for line in child.lines():
-            event = self._event(json.loads(line), folder)
+            begun, event = True, self._event(json.loads(line), folder)
             if is_last(event):
                 return event
             self.events.put(event)
-        return FailedEvent(None, child.last_words())
+        return self._obituary() if begun else None
+
+    def _obituary(self) -> Event:
+        assert self.child is not None
+        return FailedEvent(None, self.child.last_words())
 
     def _event(self, told: dict[str, Any], folder: Path) -> Event:
         kind = told.pop("event")
