@@ -64,12 +64,21 @@ def test_nearest_shared_and_farthest_supports(tmp_path: Path, monkeypatch: pytes
     dataset, file = Dataset.open(write_folder(tmp_path, ["p", "q", "r"])), tmp_path / "gain.jsonl"
     support_gain.measure(dataset, file, "tiny", ["r"], (1, 2))
     rows = support_gain.rows(file)
-    assert [(row["kind"], len(row["supports"])) for row in rows] == [
-        ("nearest 1", 1), ("nearest 2", 2), ("shared 1", 1), ("farthest 1", 1)
-    ]  # fmt: skip
-    assert rows[2]["supports"] == ["p"] and rows[0]["supports"] + rows[3]["supports"] == rows[1]["supports"]
+    assert [(row["kind"], row["supports"]) for row in rows][2:4] == [("shared 1", ["p"]), ("shared 2", ["p", "q"])]
+    assert [row["kind"] for row in rows[:2]] == ["nearest 1", "nearest 2"] and rows[4]["kind"] == "farthest 1"
+    assert rows[0]["supports"] + rows[4]["supports"] == rows[1]["supports"]
     assert all(0 <= value <= 1 for row in rows for value in row["dice"].values())
     support_gain.measure(dataset, file, "tiny", ["r"], (1, 2))
     assert support_gain.rows(file) == rows  # nothing is done twice
-    table = support_gain.table(rows)
-    assert "nearest 1" in table and "(1 queries, 0 better than nearest 1)" in table.splitlines()[0]
+
+
+def test_the_gain_is_of_paired_queries_with_its_interval() -> None:
+    kinds = {"nearest 1": (0.80, 0.84), "nearest 3": (0.84, 0.90), "shared 1": (0.80, 0.70)}
+    found = [
+        {"query": str(number), "kind": kind, "dice": {"liver": value - 0.1, "spleen": value + 0.1}}
+        for kind, values in kinds.items()
+        for number, value in enumerate(values)
+    ]
+    lines = support_gain.table(found).splitlines()
+    assert lines[0] == "nearest 1: 82.0 (2 queries); +7.0 (-81.9 to +95.9) over shared 1, 1 of 2 better"
+    assert lines[1].startswith("nearest 3: 87.0 (2 queries); +5.0 (-7.7 to +17.7) over nearest 1, 2 of 2 better")

@@ -117,11 +117,13 @@ def _distances(points: np.ndarray, others: np.ndarray, step: np.ndarray, kept: n
     return cKDTree(others * step).query(points * step)[0]
 
 
-def mean_interval(values: Sequence[float], groups: Sequence[str] | None = None, *, highest: float = np.inf) -> Mean:
+def mean_interval(
+    values: Sequence[float], groups: Sequence[str] | None = None, *, lowest: float = 0.0, highest: float = np.inf
+) -> Mean:
     """Mean and 95 % t-interval over independent groups (cases, or support choices); NaN values are left out.
 
     Repeated measures of one group are averaged first, so that a case segmented from five supports counts once. The interval
-    is cut at 0 and at `highest`, which no value can exceed.
+    is cut at `lowest` and `highest`, beyond which no value can lie.
     """
     numbers = np.asarray(values, float)
     names = np.arange(len(numbers)).astype(str) if groups is None else np.asarray(groups, str)
@@ -132,7 +134,7 @@ def mean_interval(values: Sequence[float], groups: Sequence[str] | None = None, 
     if len(means) == 1:
         return Mean(float(means[0]), float("nan"), float("nan"), 1)
     half = stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-    low, high = max(0.0, means.mean() - half), min(highest, means.mean() + half)
+    low, high = max(lowest, means.mean() - half), min(highest, means.mean() + half)
     return Mean(float(means.mean()), float(low), float(high), len(means))
 
 

@@ -2,9 +2,9 @@
 
     python -m FewShotSegLib.evaluation.support_gain DATA_DIR FILE --checkpoint FOLD --query 19 --query 20 ...
 
-All labelled scans that are no queries are drawn. For comparison, each query is also segmented after the one drawn scan that is
-least like it, and after the one that all queries share (the first). A line per query and choice is appended to FILE; what is in
-it is not done again.
+All labelled scans that are no queries are drawn. For comparison, each query is also segmented after as many that all queries
+share (the first ones), and after the one that is least like it. A line per query and choice is appended to FILE; what is in it is
+not done again. For all scans as queries, run it twice with one half each, on the same FILE.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,16 @@ from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.evaluation.annotation import draw
 from FewShotSegLib.evaluation.datasets import Dataset
-from FewShotSegLib.evaluation.metrics import dice
+from FewShotSegLib.evaluation.metrics import dice, mean_interval
+from FewShotSegLib.progress import Reporter
 from FewShotSegLib.segmenter import Segmenter
 from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
 
 COUNTS = (1, 2, 3, 5)
 SHARED, FARTHEST = "shared 1", "farthest 1"
+REFERENCES = ("nearest 1", SHARED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +52,19 @@ class Chooser:
                 self.kept[index] = Descriptor.of(support.scan.regular())
         order = nearest([mine.similarity(self.kept[i]) for i in range(len(encoded))], 0)
         way, count = self.kind.split()
-        self.chosen[:] = {"shared": [0], "farthest": order[-1:]}.get(way, order[: int(count)])
+        self.chosen[:] = {"shared": list(range(int(count))), "farthest": order[-1:]}.get(way, order[: int(count)])
         return self.chosen
+
+
+class QueryKeeper(Segmenter):
+    """A Segmenter that keeps the last query encoded."""
+
+    _last: tuple[Volume, EncodedScan] | None = None
+
+    def _encode_query(self, query: Volume, pixel_mm: float, report: Reporter) -> EncodedScan:
+        if self._last is None or self._last[0] is not query:
+            self._last = (query, super()._encode_query(query, pixel_mm, report))
+        return self._last[1]
 
 
 def drawings(dataset: Dataset, cases: Sequence[str]) -> dict[str, Support]:
@@ -65,13 +79,13 @@ def drawings(dataset: Dataset, cases: Sequence[str]) -> dict[str, Support]:
 
 def measure(dataset: Dataset, file: Path, checkpoint: str, queries: Sequence[str], counts: Sequence[int] = COUNTS) -> None:
     """Append what is not in `file` yet."""
-    segmenter = Segmenter(SegmenterConfig(checkpoint=checkpoint))
+    segmenter = QueryKeeper(SegmenterConfig(checkpoint=checkpoint))
     supports = drawings(dataset, [case for case in dataset.labelled if case not in queries])
     kept: dict[int, Descriptor] = {}
     done = {(row["query"], row["kind"]) for row in rows(file)}
     for query in queries:
         image, truth = dataset.load(query)
-        for kind in (*(f"nearest {count}" for count in counts), SHARED, FARTHEST):
+        for kind in (*(f"{way} {count}" for way in ("nearest", "shared") for count in counts), FARTHEST):
             if (query, kind) in done:
                 continue
             chooser, started = Chooser(kind, kept, []), time.monotonic()
@@ -95,15 +109,24 @@ def rows(file: Path) -> list[dict]:
 
 
 def table(found: Sequence[dict]) -> str:
-    """Mean Dice over organs, then queries, by choice; and in how many queries it is better than after the nearest one."""
-    means = {(row["query"], row["kind"]): float(np.nanmean(list(row["dice"].values()))) for row in found}
+    """Mean Dice (percent) over organs, then queries, by choice; and what is gained over one support, with its 95 % interval."""
+    means = {(row["query"], row["kind"]): 100 * float(np.nanmean(list(row["dice"].values()))) for row in found}
     lines = []
     for kind in dict.fromkeys(row["kind"] for row in found):
         mine = {query: mean for (query, other), mean in means.items() if other == kind}
-        gains = [mean - means[query, "nearest 1"] for query, mean in mine.items() if (query, "nearest 1") in means]
-        better = sum(gain > 0 for gain in gains)
-        lines.append(f"{kind}: {100 * np.mean(list(mine.values())):.1f} ({len(mine)} queries, {better} better than nearest 1)")
+        gains = [_gain(mine, means, reference) for reference in REFERENCES if reference != kind]
+        lines.append(f"{kind}: {np.mean(list(mine.values())):.1f} ({len(mine)} queries){''.join(gains)}")
     return "\n".join(lines)
+
+
+def _gain(mine: Mapping[str, float], means: Mapping[tuple[str, str], float], reference: str) -> str:
+    """The mean gain of paired queries over another choice."""
+    gains = [mean - means[query, reference] for query, mean in mine.items() if (query, reference) in means]
+    if not gains:
+        return ""
+    found = mean_interval(gains, lowest=-np.inf)
+    better = f"{sum(gain > 0 for gain in gains)} of {len(gains)} better"
+    return f"; {found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f}) over {reference}, {better}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
