@@ -71,7 +71,7 @@ class BrightEngine:
             np.uint8
         )
         sure = np.array([0.9, 0.8])
-        done = Segmentation(volume.geometry, ORGANS, labels, sure, np.full((2, SHAPE[0]), 0.8), name=volume.name, seconds=0.0)
+        done = Segmentation(volume.geometry, ORGANS, labels, sure, np.full((2, len(labels)), 0.8), name=volume.name, seconds=0.0)
         expected = {"liver": 0.9, "spleen": 0.5 + 0.05 * int(volume.name[-1], 36) % 0.5}
         similarity = dict.fromkeys(self.supports, 0.5)
         descriptor = Descriptor(np.full((2, 3, 4, 4), 0.5, np.float16), 5.0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from FewShotSegLib.cohort.config import CohortConfig
+from FewShotSegLib.cohort.dicom import lacks_dicom_seg, with_dicom_seg
 from FewShotSegLib.cohort.engine import Engine, Found, create_engine
 from FewShotSegLib.cohort.history import keep_history, sweep
 from FewShotSegLib.cohort.locks import Locks
@@ -19,6 +20,7 @@ from FewShotSegLib.cohort.places import Places
 from FewShotSegLib.cohort.record import CaseRecord, OrganRecord
 from FewShotSegLib.cohort.stamps import Stamp
 from FewShotSegLib.cohort.supports import CohortSupport, all_supports, is_current
+from FewShotSegLib.dicom_seg import import_highdicom
 from FewShotSegLib.download import sha256_of
 from FewShotSegLib.errors import Cancelled, FewShotSegError, VolumeError
 from FewShotSegLib.volume import Volume
@@ -78,6 +80,8 @@ def open_worker(config: CohortConfig, device: str = "", cancelled: ShouldCancel 
     Raises:
         FewShotSegError: drawings, options, checkpoint or device cannot be used.
     """
+    if config.dicom_seg:
+        import_highdicom()  # what is missing is told before anything is segmented
     supports = all_supports(config)
     engine = create_engine(config, supports, device)
     settings = config.settings(engine.checkpoint)
@@ -109,10 +113,22 @@ def read_case(case: Case, worker: Worker) -> Loaded | CaseRecord:
     if case.name in worker.locks.inherited:
         sweep(worker.places, case.name)
     try:
-        return _read(case, worker)
+        found = _read(case, worker)
+        if isinstance(found, CaseRecord):
+            found = _completed(found, case, worker)
+            worker.locks.release(case.name)
+        return found
     except BaseException:
         worker.locks.release(case.name)
         raise
+
+
+def _completed(record: CaseRecord, case: Case, worker: Worker) -> CaseRecord:
+    """A finished case with the DICOM SEG that it may lack."""
+    if lacks_dicom_seg(record, case, worker.config):
+        record = with_dicom_seg(record, case, worker.config)
+        record.write(worker.places.record(case.name))
+    return record
 
 
 def _read(case: Case, worker: Worker) -> Loaded | CaseRecord:
@@ -124,7 +140,6 @@ def _read(case: Case, worker: Worker) -> Loaded | CaseRecord:
             raise VolumeError(case.problem, "a row with an image that exists and a name of its own", "correct the list")
         stamp = Stamp.of(case.image, before.input if before else None, verify=worker.config.verify)
         if before is not None and is_done(before, stamp, worker):
-            worker.locks.release(case.name)
             return before
         volume = replace(Volume.read(case.image, series=case.series or None), name=case.name)
     except FewShotSegError as error:
@@ -210,6 +225,7 @@ def _write(record: CaseRecord, loaded: Loaded, found: Found | None, worker: Work
         record = replace(record, result=sha256_of(path))
         if found.descriptor is not None:
             found.descriptor.write(places.descriptor(name))
+        record = with_dicom_seg(record, loaded.case, worker.config, found.segmentation)
         if worker.config.pictures and not worker.config.dry_run:
             notes = write_picture(places.picture(name), loaded.volume, found.segmentation)
             record = replace(record, notes=(*record.notes, *notes))

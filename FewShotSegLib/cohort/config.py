@@ -37,6 +37,7 @@ class CohortConfig:
         pattern: which files of a folder are scans, such as "*_image.nii.gz"; "" for all that can be read.
         shard: (i, n): only the i-th of n parts of the list, i from 1.
         readers: scans read ahead of each worker; no more than these and the one in work are in memory.
+        dicom_seg: write results of DICOM series as DICOM SEG, too; also those that were done before without.
         pictures: a small picture of each result, for the review.
         verify: hash every input again, also when its size and time are as recorded.
         dry_run: read and write everything, but find nothing: to test files and places before a long run.
@@ -54,6 +55,7 @@ class CohortConfig:
     pattern: str = ""
     shard: tuple[int, int] = (1, 1)
     readers: int = 1
+    dicom_seg: bool = False
     pictures: bool = True
     verify: bool = False
     dry_run: bool = False

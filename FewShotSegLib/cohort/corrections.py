@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from FewShotSegLib.cohort.config import CohortConfig
+from FewShotSegLib.cohort.dicom import with_dicom_seg
 from FewShotSegLib.cohort.history import keep_history
 from FewShotSegLib.cohort.locks import Locks
 from FewShotSegLib.cohort.manifest import Case, plan
@@ -91,7 +92,7 @@ def _add(config: CohortConfig, chosen: Case, cases: Sequence[Case], corrected: P
         )
     again = _affected(config, chosen, cases, rerun, below)
     support = replace(support, affects=again)
-    _record(chosen, labels, volume, organs, places)
+    _record(chosen, labels, volume, organs, config)
     others = [known for known in before if known.case != chosen.name]
     write_added(config.output, [*others, support])
     _log(config.output / LOG, support, corrected, rerun, below)
@@ -170,14 +171,15 @@ def _is_affected(
     return place == 0 or len(known) < place or mine.similarity(new) > known[place - 1]
 
 
-def _record(case: Case, labels: np.ndarray, volume: Volume, organs: Sequence[Organ], places: Places) -> None:
+def _record(case: Case, labels: np.ndarray, volume: Volume, organs: tuple[Organ, ...], config: CohortConfig) -> None:
     """The corrected labels as the case's result."""
+    places = Places(config.output)
     keep_history(places, case.name)
     before = CaseRecord.read(places.record(case.name))
-    _write_labels(labels, volume, tuple(organs), places.result(case.name))
+    _write_labels(labels, volume, organs, places.result(case.name))
     volumes = [float(np.count_nonzero(labels == organ.label) * volume.geometry.voxel_ml) for organ in organs]
     known = before or CaseRecord(case.name, str(case.image.absolute()), "corrected")
-    replace(
+    record = replace(
         known,
         status="corrected",
         input=Stamp.of(case.image, known.input),
@@ -188,7 +190,8 @@ def _record(case: Case, labels: np.ndarray, volume: Volume, organs: Sequence[Org
         notes=(),
         error={},
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    ).write(places.record(case.name))
+    )
+    with_dicom_seg(record, case, config).write(places.record(case.name))
 
 
 def _log(path: Path, support: CohortSupport, corrected: Path, rerun: Rerun, below: float) -> None:

@@ -28,7 +28,7 @@ def keep_history(places: Places, name: str) -> None:
 
 def sweep(places: Places, name: str) -> None:
     """Remove the temporary files of a case whose process died while it wrote (see `files.atomic_path`)."""
-    for file in (places.result(name), places.record(name), places.picture(name), places.descriptor(name)):
+    for file in (places.result(name), places.record(name), places.dicom_seg(name), places.picture(name), places.descriptor(name)):
         stem, suffix = split_suffix(file)
         for left in file.parent.glob(f".{escape(stem)}-????????{suffix}"):
             with suppress(OSError):

@@ -33,6 +33,10 @@ class Places:
         """Labels of a case."""
         return self.results / f"{name}{RESULT}"
 
+    def dicom_seg(self, name: str) -> Path:
+        """The same as DICOM SEG, where that is asked for."""
+        return self.results / f"{name}.dcm"
+
     def record(self, name: str) -> Path:
         """How they were made, and how sure they are; or why there are none."""
         return self.results / f"{name}.json"

@@ -50,7 +50,7 @@ class CaseRecord:
         similarity: of each support that was considered, by id.
         organs: what was found.
         features: what the expected Dice was predicted from, by organ.
-        result: SHA-256 of the result's file.
+        result: SHA-256 of the result's file. dicom_seg: of the same as DICOM SEG, "" where there is none.
         notes: warnings. error: found, expected, action; of a failed case.
         seconds: by stage; finished: time of day in UTC; host: where.
         made_with: configuration, checkpoint, versions.
@@ -68,6 +68,7 @@ class CaseRecord:
     organs: tuple[OrganRecord, ...] = ()
     features: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     result: str = ""
+    dicom_seg: str = ""
     notes: tuple[str, ...] = ()
     error: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -138,6 +138,7 @@ def _row(
         "picture": _embedded(picture) if inside else "",
         "link": _link(picture, places) if picture.is_file() else "",
         "result": _link(places.result(state.case.name), places) if record and record.result else "",
+        "dicom_seg": _link(places.dicom_seg(state.case.name), places) if record and record.dicom_seg else "",
     }
 
 

@@ -51,6 +51,9 @@ def run_command(
     device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...; a worker for each.")] = None,
     nearest: Annotated[int, typer.Option(help="So many supports, those most like the scan, teach it; 0 = all.")] = 3,
     quality: Annotated[str, typer.Option(help="fast or full: how the expected Dice is found; see the README.")] = "fast",
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Results of DICOM series also as DICOM SEG; those done before, too.")
+    ] = False,
     shard: Annotated[str, typer.Option(help="i/n: only the i-th of n parts of the list, for a job array.")] = "1/1",
     readers: Annotated[int, typer.Option(help="Scans read ahead of each worker.")] = 1,
     ray: Annotated[
@@ -72,7 +75,7 @@ def run_command(
 
     parts, devices, executor = _shard(shard), tuple(device or ()), _executor(ray, ray_workers, ray_cpus)
     if (source / FILE).is_file() and output is None:
-        _run(_again(source, parts, devices, readers, verify), executor)
+        _run(_again(source, parts, devices, readers, verify, dicom_seg), executor)
         return
     if output is None:
         raise ConfigError("No --output", "a folder for the cohort", "name one")
@@ -95,6 +98,7 @@ def run_command(
         pattern=pattern,
         shard=parts,
         readers=readers,
+        dicom_seg=dicom_seg,
         verify=verify,
         dry_run=dry_run,
     )
@@ -154,13 +158,16 @@ def add_support(
         _run(_again(folder, (1, 1), (), 1, False))
 
 
-def _again(folder: Path, shard: tuple[int, int], devices: tuple[str, ...], readers: int, verify: bool) -> CohortConfig:
+def _again(
+    folder: Path, shard: tuple[int, int], devices: tuple[str, ...], readers: int, verify: bool, dicom_seg: bool = False
+) -> CohortConfig:
     """The last run's configuration, for this process."""
     from dataclasses import replace
 
     from FewShotSegLib.cohort.config import CohortConfig
 
     config = replace(CohortConfig.read(folder), shard=shard, readers=readers, verify=verify)
+    config = replace(config, dicom_seg=config.dicom_seg or dicom_seg)
     return replace(config, devices=devices) if devices else config
 
 
