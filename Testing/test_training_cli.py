@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled core of the training package is not built")
@@ -15,7 +16,9 @@ pytest.importorskip("fewshotseg_training._felzenszwalb", reason="the compiled co
 from fewshotseg_training import cli  # noqa: E402
 from fewshotseg_training.fit import FitConfig, Paused, fit  # noqa: E402
 from fewshotseg_training.prepare import PrepareConfig, Prepared  # noqa: E402
-from FewShotSegLib.checkpoints import load_checkpoint  # noqa: E402
+from FewShotSegLib.cards import Card  # noqa: E402
+from FewShotSegLib.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
+from FewShotSegLib.encoders import create_encoder  # noqa: E402
 from FewShotSegLib.errors import CheckpointError, ConfigError  # noqa: E402
 
 
@@ -153,6 +156,40 @@ def test_a_run_becomes_a_checkpoint(tmp_path: Path) -> None:
     assert card.training_data == [{"name": "toy", "licence": "CC-BY-4.0", "scans": 2}]
     assert card.results == results and card.extra["seed"] == 4 and card.extra["objective"] == "carry"
     assert str(tmp_path) not in card.to_json()
+
+
+def finished_run(folder: Path, sets: dict[str, int], base: str = "") -> str:
+    """A run that ended, as far as its card goes; returns its weights."""
+    data = tuple(tuple(f"{name}/{i}.npz" for i in range(count)) for name, count in sets.items())
+    config = FitConfig(data, str(folder), channels=8, base=base)
+    folder.mkdir()
+    (folder / "run.json").write_text(config.to_json())
+    save_file({k: v.contiguous() for k, v in create_encoder(channels=8).state_dict().items()}, folder / "encoder.safetensors")
+    return str(folder / "encoder.safetensors")
+
+
+def test_a_card_names_what_the_base_has_seen(tmp_path: Path) -> None:
+    """From a checkpoint to a run to a run: every data set and the licence come along, unless one is given."""
+    known = [{"name": "old", "licence": "CC-BY-NC-4.0", "scans": 9}, {"name": "toy", "licence": "secret", "scans": 2}]
+    card = Card("base", training_data=known, licence="research only")
+    base = save_checkpoint(create_encoder(channels=8), card, tmp_path)
+    first = finished_run(tmp_path / "first", {"toy": 3}, str(base))
+    finished_run(tmp_path / "second", {"new": 1}, first)
+    assert run("export", tmp_path / "second", tmp_path / "out", "--name", "a", "--data-licence", "new=CC0").exit_code == 0
+    _, card = load_checkpoint(tmp_path / "out" / "a.safetensors")
+    seen = [{"name": "toy", "licence": "secret", "scans": 3}, {"name": "new", "licence": "CC0", "scans": 1}]
+    assert card.training_data == [known[0], *seen] and card.licence == "research only"
+    run("export", tmp_path / "second", tmp_path / "out", "--name", "b", "--licence", "mine")
+    assert load_checkpoint(tmp_path / "out" / "b.safetensors")[1].licence == "mine"
+    base.unlink()
+    assert isinstance(run("export", tmp_path / "second", tmp_path / "out", "--name", "c").exception, CheckpointError)
+
+
+def test_a_training_from_nothing_is_told(cache: tuple[Path, Path], fitted: list[FitConfig], tmp_path: Path) -> None:
+    words = ["fit", *cache, "--out", tmp_path / "run"]
+    assert "random numbers" in run(*words).output
+    for more in (["--base", "some"], ["--weights", "some"], ["--method", "flow"]):
+        assert "random numbers" not in run(*words, *more).output
 
 
 @pytest.mark.parametrize("there", [(), ("run.json",)])

@@ -127,6 +127,8 @@ def fit_command(
     empty = [str(folder) for folder, files in zip(cache, data, strict=True) if not files]
     if empty:
         raise typer.BadParameter(f"No prepared scans in {', '.join(empty)}; run `fewshotseg-train prepare` first.")
+    if method != "flow" and not (weights or base):
+        typer.echo("The encoder starts from random numbers, which takes far more steps; see --weights and --base.", err=True)
     given: dict[str, Any] = {
         "steps": steps, "pairs": batch, "lr": lr, "schedule": schedule, "encoder": encoder, "seed": seed, "ema": ema,
         "options": tuple(method_options(option).items()), "base": base, "weights": str(weights or ""), "flow": str(flow or ""),
@@ -163,7 +165,7 @@ def export(
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")],
     description: Annotated[str, typer.Option(help="One or two sentences for the card.")] = "",
     modality: Annotated[list[str] | None, typer.Option(help="MR or CT; repeat for both.")] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.", show_default="that of the base")] = "unknown",
     data_licence: Annotated[list[str] | None, typer.Option(help="Licence of a data set, SET=LICENCE; repeat.")] = None,
     results: Annotated[Path | None, typer.Option(help="JSON list of the card's measured results.")] = None,
     encoder_from: Annotated[str, typer.Option(help="Checkpoint that holds the frozen encoder: only the head is stored.")] = "",

@@ -12,7 +12,7 @@ from torch import nn
 
 from fewshotseg_training.objectives import create_objective
 from FewShotSegLib.cards import Card
-from FewShotSegLib.checkpoints import save_checkpoint
+from FewShotSegLib.checkpoints import load_checkpoint, save_checkpoint
 from FewShotSegLib.encoders import Encoder, create_encoder
 from FewShotSegLib.errors import CheckpointError
 from FewShotSegLib.methods import list_methods
@@ -39,23 +39,24 @@ def export_run(
     """Write `<name>.safetensors` (fp16) and its card from the folder of a finished run; returns the weights' file.
 
     `data_licences` names the licence of every data set by its folder name. `results` are the card's records of what was
-    measured. With `encoder_from`, the name of a checkpoint, or its file in `folder`, the run's frozen encoder stays there and the
-    new checkpoint holds the head only. Paths of the training machine do not go into the card.
+    measured. The data sets of the base that the run started from are the card's, too, and its licence, unless one is given
+    (`licence` other than "" and "unknown"). With `encoder_from`, the name of a checkpoint, or its file in `folder`, the run's
+    frozen encoder stays there and the new checkpoint holds the head only. Paths of the training machine do not go into the card.
 
     Raises:
-        CheckpointError: the run is not finished, its encoder is not that of `encoder_from`, or the file would be larger than
-            20 MB.
+        CheckpointError: the run is not finished, its base cannot be found, its encoder is not that of `encoder_from`, or the
+            file would be larger than 20 MB.
     """
     config = _finished(run)
     head = _head(run, config)
-    sets = {Path(files[0]).parent.name: len(files) for files in config["data"]}
+    seen, inherited = _ancestry(config, data_licences)
     card = Card(
         name=name,
         description=description,
         methods=list_methods() if head is None else [config["method"]],
         modalities=modalities,
-        training_data=[{"name": s, "licence": data_licences.get(s, "unknown"), "scans": n} for s, n in sets.items()],
-        licence=licence,
+        training_data=list(seen.values()),
+        licence=licence if licence not in ("", "unknown") else inherited or "unknown",
         results=results,
         method="" if head is None else config["method"],
         options={} if head is None else dict(config["options"]),
@@ -81,6 +82,25 @@ def _finished(run: Path) -> dict[str, Any]:
     if not (run / "encoder.safetensors").exists():
         raise CheckpointError(f"The run in {run} is not finished", "encoder.safetensors in it", "run the same fit again")
     return config
+
+
+def _ancestry(config: Mapping[str, Any], licences: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], str]:
+    """Every data set that the weights have seen, by name, and the licence of the checkpoint they started from ("" = none)."""
+    seen: dict[str, dict[str, Any]] = {}
+    licence = ""
+    base = Path(config.get("base", ""))
+    if base.name == "encoder.safetensors":
+        seen, licence = _ancestry(_finished(base.parent), licences)
+    elif base.name:
+        card = load_checkpoint(config["base"])[1]
+        seen, licence = {data["name"]: data for data in card.training_data}, card.licence
+    for files in config["data"]:
+        name = Path(files[0]).parent.name
+        scans = max(len(files), seen.get(name, {}).get("scans", 0))
+        seen[name] = {"licence": "unknown", **seen.get(name, {}), "name": name, "scans": scans}
+        if name in licences:
+            seen[name]["licence"] = licences[name]
+    return seen, licence
 
 
 def _encoder(run: Path, config: Mapping[str, Any]) -> Encoder:
