@@ -1,4 +1,4 @@
-"""RPT, PAMI and QAMP as a user gets them: the whole job on small phantoms, with an encoder and heads that learned nothing."""
+"""The published methods after ALPNet as a user gets them: the whole job on small phantoms, with an encoder and heads that learned nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiny_encoder import TinyEncoder
 from FewShotSegLib.cards import Card
 from FewShotSegLib.checkpoints import save_checkpoint
 from FewShotSegLib.encoders import create_encoder
-from FewShotSegLib.methods import create_method
+from FewShotSegLib.methods import create_method, has_option
 from FewShotSegLib.phantom import ORGANS, make_patient
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("small_and_steady")
 SHAPE = (8, 48, 48)
 CHANNELS = 32
 BIG = (ORGANS[0], ORGANS[3])
-EACH = pytest.mark.parametrize("name", ["rpt", "pami", "qamp"])
+STANDS_IN = ("rpt", "pami", "qamp")  # without training, the plain prototype; the threshold of the others fits nothing
+EACH = pytest.mark.parametrize("name", ["adnet", "adnet3d", "qnet", "rpt", "pami", "qamp"])
 
 
 def drawn(seed: int, slices: str | list[int] = "all") -> Support:
@@ -45,7 +46,8 @@ def query(support: Support) -> Volume:
 
 def segmenter(name: str, *, strategy: str = "auto", trained: bool = True) -> Segmenter:
     """With a random head that passes for a trained one."""
-    config = SegmenterConfig(method=name, strategy=strategy, device="cpu", options={"channels": CHANNELS})
+    options = {"channels": CHANNELS} if has_option(name, "channels") else {}
+    config = SegmenterConfig(method=name, strategy=strategy, device="cpu", options=options)
     made = Segmenter(config, encoder=TinyEncoder(CHANNELS))  # type: ignore[arg-type]
     if trained:
         made.method.load_head(made.method.head.state_dict())
@@ -100,16 +102,17 @@ def test_the_rest_of_a_scan_after_three_drawn_slices(name: str) -> None:
 def test_without_trained_parameters_it_says_what_stands_in(name: str, support: Support, query: Volume) -> None:
     result = segmenter(name, trained=False).segment(support, query)
     check(result, query)
-    assert any("stand in" in note for note in result.notes)
-    found, truth = liver(result, support)
-    assert 2 * (found & truth).sum() > 0.6 * (found.sum() + truth.sum())
+    assert any(f"no parameters of the method {name}" in note for note in result.notes)
+    if name in STANDS_IN:
+        found, truth = liver(result, support)
+        assert 2 * (found & truth).sum() > 0.6 * (found.sum() + truth.sum())
 
 
 @EACH
 def test_a_head_from_a_checkpoint(name: str, support: Support, query: Volume, tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = create_encoder(channels=16)
-    head = create_method(name, channels=16).head
+    head = create_method(name, **({"channels": 16} if has_option(name, "channels") else {})).head
     card = Card("tiny", "random", methods=[name], modalities=["MR"], licence="Apache-2.0", method=name)
     path = save_checkpoint(encoder, card, tmp_path, head=head)
     made = Segmenter(SegmenterConfig(method=name, checkpoint=str(path), device="cpu"))
