@@ -1,4 +1,4 @@
-"""The published methods after ALPNet as a user gets them: the whole job on small phantoms, with an encoder and heads that learned nothing."""
+"""The published methods after ALPNet as a user gets them: the whole job on small phantoms, with an untrained encoder and heads."""
 
 from __future__ import annotations
 
