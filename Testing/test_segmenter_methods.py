@@ -1,4 +1,4 @@
-"""The published methods after ALPNet as a user gets them: the whole job on small phantoms, with an untrained encoder and heads."""
+"""The published methods after ALPNet as a user gets them: the whole job on small phantoms, encoder and heads untrained."""
 
 from __future__ import annotations
 
