@@ -12,8 +12,9 @@ import pytest
 from cohort_folder import make_cohort, open_bright, open_deadly
 
 from FewShotSegLib.cohort.case import Worker
-from FewShotSegLib.cohort.cluster import RayExecutor
+from FewShotSegLib.cohort.cluster import RayExecutor, _Member, _Pool
 from FewShotSegLib.cohort.config import CohortConfig
+from FewShotSegLib.cohort.manifest import Case
 from FewShotSegLib.cohort.places import Places
 from FewShotSegLib.cohort.record import CaseRecord
 from FewShotSegLib.cohort.run import Tally, run
@@ -111,7 +112,6 @@ def _processes(found: dict[str, CaseRecord]) -> list[int]:
     return processes
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_case_that_kills_its_workers_fails_and_the_others_are_done(tmp_path: Path, cluster: Any) -> None:
     config = make_cohort(tmp_path, 5, pictures=False)
@@ -121,6 +121,15 @@ def test_a_case_that_kills_its_workers_fails_and_the_others_are_done(tmp_path: P
     assert failed.status == "failed" and "workers of the cluster were lost" in failed.error["found"]
     assert_tidy(config)
     assert run(config, executor=RayExecutor(cluster.address, opener=open_bright)) == Tally(done=1, kept=4)
+
+
+def test_who_was_lost_with_a_worker_has_the_next_one_alone(tmp_path: Path) -> None:
+    pool = _Pool(None, None, make_cohort(tmp_path, 1))  # type: ignore[arg-type]  # no cluster is asked
+    deadly, innocent, other = (Case(name, tmp_path / name) for name in ("deadly", "innocent", "other"))
+    pool.losses.update(("deadly", "innocent"))
+    idle, at_other, at_deadly = (_Member(None, cases=cases) for cases in ({}, {1: other}, {1: deadly}))
+    assert pool._may_have(idle, deadly) and pool._may_have(idle, other) and pool._may_have(at_other, replace(other, name="x"))
+    assert not any(pool._may_have(*pair) for pair in ((at_other, deadly), (at_deadly, other), (at_deadly, innocent)))
 
 
 def test_cancelled_in_mid_run_gives_all_locks_back(tmp_path: Path, cluster: Any) -> None:

@@ -151,9 +151,13 @@ class _Pool:
         """The next cases to whoever has too few, evenly."""
         for wanted in range(AHEAD):
             for member in self.open:
-                if len(member.cases) == wanted and self.todo:
+                if len(member.cases) == wanted and self.todo and self._may_have(member, self.todo[0]):
                     case = self.todo.popleft()
                     member.cases[member.actor.do.remote(case)] = case
+
+    def _may_have(self, member: _Member, case: Case) -> bool:
+        """A case at which a worker was lost has a worker for itself: if it kills that one too, no other case is to blame."""
+        return not member.cases or not any(self.losses[known.name] for known in (case, *member.cases.values()))
 
     def _check_patience(self) -> None:
         if self.open:
