@@ -6,7 +6,7 @@ import enum
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import pytest
@@ -237,15 +237,10 @@ def parameters(host: Host, name: str = "test") -> Any:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
     class Parameters:
-        scan: slicer.vtkMRMLScalarVolumeNode
-        scans: list[slicer.vtkMRMLScalarVolumeNode]
-        names: list[str]
-        count: Annotated[int, WithinRange(1, 5)] = 2
-        method: Annotated[str, Choice(["match", "alpnet"])]
-        color: Color = Color.BLUE
-        path: Path
-        on: bool = True
-        maybe: float | None
+        count = 2
+        method = "match"
+        color = Color.BLUE
+        on = True
 
     Parameters.__annotations__ = {
         "scan": slicer.vtkMRMLScalarVolumeNode,
@@ -256,7 +251,7 @@ def parameters(host: Host, name: str = "test") -> Any:
         "color": Color,
         "path": Path,
         "on": bool,
-        "maybe": float | None,
+        "maybe": Optional[float],  # noqa: UP045  # Slicer has no serializer for "float | None"
     }
     logic = ScriptedLoadableModuleLogic()
     logic.moduleName = name
@@ -287,6 +282,20 @@ def test_parameters_are_kept_in_the_node_and_tell_of_changes(host: Host, scene: 
     assert (again.path, again.maybe, again.color) == (Path("x") / "y", 1.5, Color.RED)
     again.scan, again.scans, again.names = None, [], []
     assert (found.scan, found.scans, found.names) == (None, [], [])
+
+
+REFUSED = ("short union", "choice without a default", "range without a default")
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_parameters_that_slicer_refuses_are_refused(host: Host, scene: Any, kind: str) -> None:
+    from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+    from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+    hints = [float | None, Annotated[str, Choice(["match"])], Annotated[int, WithinRange(1, 5)]]
+    wrapped = type("Refused", (), {"__annotations__": {"one": hints[REFUSED.index(kind)]}})
+    with pytest.raises(Exception, match="serializer|one of|from 1 to 5|range"):
+        parameterNodeWrapper(wrapped)(ScriptedLoadableModuleLogic().getParameterNode())
 
 
 def test_parameters_survive_saving_the_scene(host: Host, scene: Any, tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ OPTIONS = (
 """What does not belong to a scene's nodes, and stays when the scene is closed."""
 
 
+def connect(parameters, ui):
+    """Bind the widgets with a property SlicerParameterName to the parameters; returns the tag for `disconnectGui`.
+
+    Does what `connectGui` is for, which in many Slicer versions returns no tag (Slicer's issue 7547). What cannot be disconnected
+    goes on writing: connecting anew empties the combo boxes, and their parameters would become the first choice.
+    """
+    named = ((widget.property("SlicerParameterName"), widget) for widget in vars(ui).values())
+    return parameters.connectParametersToGui({name: widget for name, widget in named if name})
+
+
 def options_of(parameters):
     """The options by name; {} without parameters."""
     return {} if parameters is None else {name: getattr(parameters, name) for name in OPTIONS}

@@ -16,7 +16,7 @@ from FewShotSegModule.inputs import Inputs
 from FewShotSegModule.lists import ResultList
 from FewShotSegModule.logic import FewShotSegLogic
 from FewShotSegModule.network import NetworkInputs
-from FewShotSegModule.parameters import keep_options, options_of
+from FewShotSegModule.parameters import connect, keep_options, options_of
 
 POLL_MS = 50
 OWN_PACKAGES = ("FewShotSegModule", "FewShotSegLib")
@@ -131,7 +131,7 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameters = parameters
         if parameters is not None:
-            self._tag = parameters.connectGui(self.ui)
+            self._tag = connect(parameters, self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 

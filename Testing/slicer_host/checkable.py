@@ -93,6 +93,7 @@ def _with_scene(base: Any) -> type:
 
 for _name, _base in {
     "qMRMLCollapsibleButton": ctk.ctkCollapsibleButton,
+    "qMRMLRangeWidget": ctk.ctkRangeWidget,  # type: ignore[attr-defined]
     "qMRMLSliderWidget": ctk.ctkSliderWidget,  # type: ignore[attr-defined]
     "qMRMLSpinBox": ctk.ctkDoubleSpinBox,  # type: ignore[attr-defined]
 }.items():

@@ -101,8 +101,35 @@ class _Slider(qt.QWidget):  # type: ignore[name-defined]
     suffix = Property(str, lambda self: self._box.suffix(), lambda self, value: self._box.setSuffix(value))
 
 
-for _name in ("ctkSliderWidget", "ctkDoubleSlider"):
-    globals()[_name] = register(type(_name, (_Slider,), {"__module__": __name__}))
+class _Range(qt.QWidget):  # type: ignore[name-defined]
+    """Two spin boxes, for the ends of a range."""
+
+    valuesChanged = Signal(float, float)
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._low, self._high = QtWidgets.QDoubleSpinBox(), QtWidgets.QDoubleSpinBox()
+        for box in (self._low, self._high):
+            layout.addWidget(box)
+            box.valueChanged.connect(lambda value: self.valuesChanged.emit(self._low.value(), self._high.value()))
+
+    def setRange(self, minimum: float, maximum: float) -> None:
+        self._low.setRange(minimum, maximum)
+        self._high.setRange(minimum, maximum)
+
+    def setValues(self, low: float, high: float) -> None:
+        self._low.setValue(low)
+        self._high.setValue(high)
+
+    minimumValue = Property(float, lambda self: self._low.value(), lambda self, value: self._low.setValue(value))
+    maximumValue = Property(float, lambda self: self._high.value(), lambda self, value: self._high.setValue(value))
+
+
+_SHAPES = {"ctkSliderWidget": _Slider, "ctkDoubleSlider": _Slider, "ctkRangeWidget": _Range, "ctkDoubleRangeSlider": _Range}
+for _name, _shape in _SHAPES.items():
+    globals()[_name] = register(type(_name, (_shape,), {"__module__": __name__}))
 
 
 @register

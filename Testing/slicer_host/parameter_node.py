@@ -55,13 +55,13 @@ class Wrapper:
     def dataType(cls, name: str) -> Any:
         return cls.allParameters[name].hint
 
-    def connectGui(self, gui: Any) -> int:
-        """Bind the widgets that have the dynamic property SlicerParameterName."""
+    def connectGui(self, gui: Any) -> None:
+        """Bind the widgets that have the dynamic property SlicerParameterName. As in many Slicer versions, without a tag."""
         import qt
 
         widgets = gui.findChildren(qt.QWidget) if hasattr(gui, "isWidgetType") else vars(gui).values()
         named = [widget for widget in widgets if hasattr(widget, "property")]
-        return self.connectParametersToGui({w.property(NAME_PROPERTY): w for w in named if w.property(NAME_PROPERTY)})
+        self.connectParametersToGui({w.property(NAME_PROPERTY): w for w in named if w.property(NAME_PROPERTY)})
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
         from slicer_host.connectors import connector

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import json
 import pathlib
-import types
 import typing
 from typing import Annotated, Any, Union
 
@@ -65,7 +64,7 @@ class Parameter:
     def __init__(self, name: str, hint: Any, default: Any = None) -> None:
         self.name, self.hint = name, hint
         self.kind, self.notes = (hint.__origin__, hint.__metadata__) if typing.get_origin(hint) is Annotated else (hint, ())
-        self.optional = typing.get_origin(self.kind) in (Union, types.UnionType)
+        self.optional = typing.get_origin(self.kind) is Union
         if self.optional:
             (self.kind,) = [kind for kind in typing.get_args(self.kind) if kind is not type(None)]
         self.many = typing.get_origin(self.kind) is list
@@ -82,11 +81,6 @@ class Parameter:
     def _default(self) -> Any:
         if self.optional or (self.is_node and not self.many):
             return None
-        for note in self.notes:
-            if isinstance(note, Choice):
-                return note.choices[0]
-            if isinstance(note, WithinRange) and not note.minimum <= 0 <= note.maximum:
-                return note.minimum
         return [] if self.many else next(iter(self.item)) if issubclass(self.item, enum.Enum) else self.item()
 
     def read(self, node: Any) -> Any:
