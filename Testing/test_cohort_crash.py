@@ -19,6 +19,7 @@ import pytest
 from cohort_folder import make_cohort, run_in_process, use_bright_engine
 
 from FewShotSegLib.cohort.config import CohortConfig
+from FewShotSegLib.cohort.locks import running
 from FewShotSegLib.cohort.places import Places
 from FewShotSegLib.cohort.record import CaseRecord
 from FewShotSegLib.cohort.run import Tally, run
@@ -27,7 +28,7 @@ from FewShotSegLib.errors import OutputError
 from FewShotSegLib.segfiles import read_labels
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
-KILLS, SCANS = 10, 60
+KILLS, SCANS = 10, 80
 MIB = 1 << 20
 
 
@@ -54,23 +55,33 @@ def finished(config: CohortConfig) -> dict[str, CaseRecord]:
     return found
 
 
+def is_at_work(process: int, config: CohortConfig) -> bool:
+    """Whether a process holds the lock of a case."""
+    return any(holder.process == process for holder in running(Places(config.output).locks).values())
+
+
+def written(config: CohortConfig) -> int:
+    """How many records there are."""
+    return len(list(Places(config.output).results.glob("[!.]*.json")))
+
+
 def test_kill_9_at_ten_random_moments_loses_nothing(tmp_path: Path, processes: BaseContext) -> None:
     config, chance = make_cohort(tmp_path, SCANS), random.Random(7)
     times: dict[str, str] = {}
     for _ in range(KILLS):
-        process = processes.Process(target=run_in_process, args=(config.to_json(), 0.005))  # type: ignore[attr-defined]
+        process = processes.Process(target=run_in_process, args=(config.to_json(), 0.03))  # type: ignore[attr-defined]
         process.start()
-        before = len(times)
-        deadline = time.monotonic() + 60
-        while not list(Places(config.output).locks.glob("*")) and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.25))
+        wanted, deadline = len(times) + chance.randint(0, 4), time.monotonic() + 60
+        while not (is_at_work(process.pid, config) and written(config) >= wanted) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        assert process.exitcode == -signal.SIGKILL  # it was at work
         now = {name: record.finished + record.host + str(record.seconds) for name, record in finished(config).items()}
         assert times.items() <= now.items()  # what was done is done, and was not done again
         times = now
-        assert len(times) >= before
+    assert 0 < len(times) < SCANS
     process = processes.Process(target=run_in_process, args=(config.to_json(), 0.0))  # type: ignore[attr-defined]
     process.start()
     process.join()
