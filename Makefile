@@ -40,8 +40,9 @@ test-slow: setup  ## the tests marked slow
 parity: setup  ## the published methods' golden vectors only
 	$(PYTEST) -m parity
 
-bench: setup  ## time and memory of the main job
+bench: setup  ## time and memory of the main job, and of training
 	$(BIN)/python -m FewShotSegLib.evaluation.bench
+	$(BIN)/python -m fewshotseg_training.bench
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

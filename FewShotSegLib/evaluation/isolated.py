@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -15,12 +13,7 @@ from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.evaluation.config import EvaluateConfig
 from FewShotSegLib.evaluation.result import EvaluationResult
 from FewShotSegLib.evaluation.run import evaluate
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, MB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+from FewShotSegLib.memory import peak_memory_mb
 
 
 def evaluate_apart(config: EvaluateConfig) -> EvaluationResult:
