@@ -6,16 +6,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from FewShotSegLib.dicom_labels import DicomDrawing, find_drawing
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.label_layers import HIGHEST_LABEL, LabelLayers, Segment
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.segfiles import read_labels
 from FewShotSegLib.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from FewShotSegLib.dicom_labels import DicomDrawing
 
 __all__ = ["Organ", "Slices", "Support"]
 
@@ -108,7 +110,7 @@ class Support:
             VolumeError: a file that cannot be read.
             SupportError: not a label map, an unknown organ, labels that do not lie in the scan, empty on the chosen slices.
         """
-        drawing = find_drawing(labels_path)
+        drawing = _dicom_drawing(labels_path)
         if drawing is not None and series is None and Path(image_path).is_dir():
             series = drawing.series_in(Path(image_path))
         image = Volume.read(image_path, series=series)
@@ -117,7 +119,7 @@ class Support:
     @classmethod
     def on_scan(cls, image: Volume, labels_path: str | Path, *, slices: Slices = "auto") -> Support:
         """As `read`, all organs of a labels file on a scan that is there already. Raises as `read`."""
-        return cls._placed(image, labels_path, find_drawing(labels_path), slices, None, None)
+        return cls._placed(image, labels_path, _dicom_drawing(labels_path), slices, None, None)
 
     @classmethod
     def _placed(
@@ -136,6 +138,12 @@ class Support:
         _check_inside(labels, inside, image.geometry, required=organs is not None)
         masks = replace(placed, segments=inside).masks()
         return cls.create(image, masks, [segment.organ for segment in inside], slices=slices)
+
+
+def _dicom_drawing(path: str | Path) -> DicomDrawing | None:
+    from FewShotSegLib.dicom_labels import find_drawing  # only to read files: Slicer lacks what reads them
+
+    return find_drawing(path)
 
 
 def _check_organs(organs: tuple[Organ, ...]) -> None:

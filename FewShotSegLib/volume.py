@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
-from FewShotSegLib.dicom_headers import is_multiframe
-from FewShotSegLib.dicom_series import SeriesId, read_series
 from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.files import split_suffix
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.image_files import read_image, write_image
+
+if TYPE_CHECKING:
+    from FewShotSegLib.dicom_series import SeriesId
 
 __all__ = ["Geometry", "Volume"]
 
@@ -75,9 +77,13 @@ class Volume:
         Raises:
             VolumeError: missing, damaged, not an image, not a 3D scan of single values, or no such series.
         """
+        from FewShotSegLib.dicom_headers import is_multiframe  # only to read files: Slicer 5.10 has a pydicom that is too old
+
         path = Path(path)
         origin = None
         if path.is_dir() or is_multiframe(path):
+            from FewShotSegLib.dicom_series import read_series
+
             image, modality, origin = read_series(path, series)
         elif series is not None:
             raise VolumeError(f"{path} is not a folder", f"a DICOM folder to choose the series {series!r} from")

@@ -29,10 +29,10 @@ def _card_files():
     files = sorted(resource_dir("checkpoints").glob("*.json"))
     try:
         from FewShotSegLib.download import default_cache_dir
+
+        cached = sorted((default_cache_dir() / "checkpoints").rglob("*.json"))
     except ImportError:  # its packages are not installed yet, so nothing was downloaded
         cached = []
-    else:
-        cached = sorted((default_cache_dir() / "checkpoints").rglob("*.json"))
     return [path for path in [*files, *cached] if path.name != "index.json" and not path.name.startswith(".")]
 
 
