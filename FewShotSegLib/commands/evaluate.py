@@ -32,7 +32,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="At most so many scans per support.", show_default="all")] = None,
     seed: Annotated[int, typer.Option(help="Of baselines that sample at random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    json: Annotated[Path | None, typer.Option(help="Where to write everything that was measured.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to write what was measured; a stopped run goes on there.")] = None,
 ) -> None:
     """Measure a method on a folder of labelled scans: Dice, surface Dice, HD95 and time, with confidence intervals."""
     from FewShotSegLib.evaluation.config import EvaluateConfig

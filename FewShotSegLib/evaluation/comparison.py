@@ -10,6 +10,7 @@ from typing import Any
 
 from FewShotSegLib.errors import ConfigError, FewShotSegError
 from FewShotSegLib.evaluation.config import EvaluateConfig
+from FewShotSegLib.evaluation.journal import same_options, without_place
 from FewShotSegLib.evaluation.result import EvaluationResult
 from FewShotSegLib.evaluation.untrained import NAME as UNTRAINED
 from FewShotSegLib.evaluation.untrained import describe, is_untrained
@@ -93,6 +94,7 @@ def cells(config: CompareConfig) -> Iterator[Cell]:
         for protocol in config.protocols:
             for method in config.methods:
                 options = _protocol(protocol)
+                path = config.output / folder.resolve().name / f"{method}-{protocol.replace(':', '-')}.json"
                 used, checkpoint = _used(method, config.untrained_weights)
                 checkpoint = checkpoint or own.get(method)
                 evaluation = EvaluateConfig(
@@ -105,10 +107,10 @@ def cells(config: CompareConfig) -> Iterator[Cell]:
                     checkpoint_template=None if checkpoint else config.checkpoint_template,
                     limit=config.limit,
                     device=config.device,
+                    json=path,
                     **options,
                 )
-                file = f"{method}-{protocol.replace(':', '-')}.json"
-                yield Cell(folder.resolve().name, method, protocol, evaluation, config.output / folder.resolve().name / file)
+                yield Cell(folder.resolve().name, method, protocol, evaluation, path)
 
 
 def _used(method: str, weights: str) -> tuple[str, str | None]:
@@ -129,7 +131,7 @@ def _protocol(text: str) -> dict[str, Any]:
 def compare(
     config: CompareConfig, measure: Measure, on_cell: Callable[[int, int, Cell], None] = lambda done, total, cell: None
 ) -> list[Outcome]:
-    """Measure every cell that is not on disk yet; one that cannot be measured says why and does not stop the others.
+    """Measure what is not on disk yet, scan by scan; a cell that cannot be measured says why and does not stop the others.
 
     Args:
         config: what to compare.
@@ -164,7 +166,7 @@ def _kept(cell: Cell) -> EvaluationResult | None:
     """The result on disk, when it is one of the same configuration."""
     try:
         found = json.loads(cell.path.read_text(encoding="utf-8"))
-        same = found["config"] == json.loads(json.dumps(cell.config.to_json()))
+        same = same_options(found["config"], without_place(cell.config))
         return EvaluationResult.from_json(found) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

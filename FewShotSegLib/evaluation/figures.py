@@ -14,7 +14,7 @@ from FewShotSegLib.evaluation.comparison import Outcome, by_protocol
 from FewShotSegLib.evaluation.config import EvaluateConfig
 from FewShotSegLib.evaluation.datasets import Dataset
 from FewShotSegLib.evaluation.result import EvaluationResult, Record
-from FewShotSegLib.evaluation.run import create_segmenter
+from FewShotSegLib.evaluation.run import create_segmenter, is_told
 from FewShotSegLib.evaluation.scoring import Case
 from FewShotSegLib.report.sheet import contact_sheet
 
@@ -86,7 +86,7 @@ def pictures(config: EvaluateConfig, result: EvaluationResult, worst: int = 3, b
         if support is None:
             continue
         segmenter = create_segmenter(config, record.fold)
-        told = query.extents(support.organs) if getattr(segmenter, "needs_extent", False) else None
+        told = query.extents(support.organs) if is_told(config, segmenter) else None
         sheet = contact_sheet(query.image, segmenter.segment(support, query.image, extent=told), truth=query.labels)
         buffer = io.BytesIO()
         sheet.convert("RGB").save(buffer, format="JPEG", quality=85)

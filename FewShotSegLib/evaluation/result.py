@@ -44,6 +44,12 @@ class Record:
     confidence: float
     seconds: float
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Record:
+        """The record that was written as a JSON object, where null stands for numbers that do not exist."""
+        known: dict[str, Any] = {k: math.nan if v is None and k != "fold" else v for k, v in found.items()}
+        return cls(**known)
+
     @property
     def key(self) -> str:
         """What makes two results comparable: the same organ of the same scan taught by the same support."""
@@ -102,15 +108,12 @@ class EvaluationResult:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> EvaluationResult:
         """The result that `to_json` wrote, parsed; KeyError or TypeError when it is something else."""
-        records: list[dict[str, Any]] = [
-            {k: math.nan if v is None and k != "fold" else v for k, v in r.items()} for r in found["records"]
-        ]
         return cls(
             dataset=found["dataset"],
             method=found["method"],
             protocol=found["protocol"],
             config=found["config"],
-            records=tuple(Record(**record) for record in records),
+            records=tuple(Record.from_json(record) for record in found["records"]),
             notes=tuple(found["notes"]),
             machine=found["machine"],
         )

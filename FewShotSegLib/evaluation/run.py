@@ -18,6 +18,7 @@ from FewShotSegLib.evaluation.annotation import draw, organ_slices
 from FewShotSegLib.evaluation.baselines import create_baseline, list_baselines
 from FewShotSegLib.evaluation.config import EvaluateConfig
 from FewShotSegLib.evaluation.datasets import Dataset
+from FewShotSegLib.evaluation.journal import Journal, Measured
 from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_facts
 from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
 from FewShotSegLib.evaluation.tasks import Task, plan
@@ -47,6 +48,8 @@ def evaluate(
     config: EvaluateConfig, segmenter_factory: SegmenterFactory | None = None, on_scan: OnScan | None = None
 ) -> EvaluationResult:
     """Run an evaluation; write its JSON where the configuration says so.
+
+    Beside that JSON, what is measured is kept scan by scan; the same evaluation goes on from there when it was stopped.
 
     Args:
         config: what to evaluate.
@@ -82,6 +85,7 @@ def evaluate(
     )
     if config.json is not None:
         result.write(config.json)
+        run.journal.close()
     return result
 
 
@@ -105,13 +109,20 @@ def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
     return Segmenter(options, encoder=encoder)
 
 
+def is_told(config: EvaluateConfig, segmenter: Segmenting) -> bool:
+    """Whether what is evaluated is told the extent of the query's organs."""
+    oracle = config.protocol == "oracle-z" and config.method not in FINDS_ITS_SLICES
+    return oracle or bool(getattr(segmenter, "needs_extent", False))
+
+
 class _Run:
-    """One evaluation: the Segmenter of the current fold, the notes so far, and whether extents are told."""
+    """One evaluation: the Segmenter of the current fold, what is known already, the notes so far, whether extents are told."""
 
     def __init__(self, config: EvaluateConfig, dataset: Dataset, factory: SegmenterFactory) -> None:
         self.config, self.dataset, self.factory = config, dataset, factory
         self.notes: list[str] = []
         self.told = False
+        self.journal = Journal(config)
         self._current: tuple[str | None, Segmenting] | None = None
 
     def task(self, task: Task) -> Iterator[list[Record]]:
@@ -119,8 +130,18 @@ class _Run:
         image, labels = self.dataset.load(task.support)
         support = self._support(image, labels)
         for case in task.queries:
-            query = Case(image, labels) if case == task.support else Case(*self.dataset.load(case))
-            yield [] if support is None else self._scan(Pair(task.fold, task.support, case), support, query)
+            if support is None:
+                yield []
+                continue
+            pair, segmenter = Pair(task.fold, task.support, case), self._segmenter(task.fold)
+            known = self.journal.find(pair, _model(segmenter))
+            if known is None:
+                query = Case(image, labels) if case == task.support else Case(*self.dataset.load(case))
+                known = self._scan(pair, support, query, segmenter)
+                self.journal.add(known)
+            self.told = known.told
+            self.notes += known.notes
+            yield list(known.records)
 
     def _support(self, image: Volume, labels: np.ndarray) -> Support | None:
         """The drawing, without organs that the scan lacks or that are drawn on all their slices, so that nothing is left."""
@@ -131,15 +152,14 @@ class _Run:
             self.notes.append(f"Support {image.name}: left out, on fewer than {needed} slices: {', '.join(missing)}.")
         return draw(image, labels, organs, self.config.slices_drawn, self.config.slice_rule)
 
-    def _scan(self, pair: Pair, support: Support, query: Case) -> list[Record]:
-        segmenter = self._segmenter(pair.fold)
-        self.told = self._is_told(segmenter)
-        told = query.extents(support.organs) if self.told else None
+    def _scan(self, pair: Pair, support: Support, query: Case, segmenter: Segmenting) -> Measured:
+        told = is_told(self.config, segmenter)
         start = time.perf_counter()
-        found = segmenter.segment(support, query.image, extent=told)
+        found = segmenter.segment(support, query.image, extent=query.extents(support.organs) if told else None)
         seconds = time.perf_counter() - start
-        self.notes += [f"{pair.case}: {note}" for note in found.notes]
-        return score_scan(pair, query, support, found, self.config.protocol, seconds)
+        records = score_scan(pair, query, support, found, self.config.protocol, seconds)
+        notes = tuple(f"{pair.case}: {note}" for note in found.notes)
+        return Measured(pair, _model(segmenter), told, tuple(records), notes)
 
     def _segmenter(self, fold: int | None) -> Segmenting:
         """One Segmenter for all folds that share a checkpoint."""
@@ -148,11 +168,6 @@ class _Run:
             self._current = checkpoint, self.factory(self.config, fold)
             self._warn_of_training_data(self._current[1])
         return self._current[1]
-
-    def _is_told(self, segmenter: Segmenting) -> bool:
-        """Whether what is evaluated is told the extent of the query's organs."""
-        oracle = self.config.protocol == "oracle-z" and self.config.method not in FINDS_ITS_SLICES
-        return oracle or bool(getattr(segmenter, "needs_extent", False))
 
     def _warn_of_training_data(self, segmenter: Segmenting) -> None:
         """Note when one model for all scans was trained on scans of this dataset: they may be the evaluated ones."""
@@ -165,3 +180,9 @@ class _Run:
                     f"The checkpoint {card.name} was trained on {source['scans']} scans of {self.dataset.name} (without their "
                     "labels, unless its card says otherwise): the evaluated ones may be among them."
                 )
+
+
+def _model(segmenter: Segmenting) -> str:
+    """SHA-256 of the checkpoint in use, "" without one."""
+    card: Card | None = getattr(segmenter, "card", None)
+    return "" if card is None else card.sha256
