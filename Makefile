@@ -27,9 +27,10 @@ demo: setup  ## segment the embedded case: table, segmentation, picture and repo
 app: setup  ## the web page: draw, segment, correct and download in a browser
 	$(BIN)/fewshotseg app --browser
 
-screenshots: setup  ## pictures of the Slicer panel on the test host, and of the web page (needs Chromium)
+screenshots: setup  ## pictures of the Slicer panel on the test host, the web page and a cohort (needs Chromium)
 	PYTHONPATH=Testing $(BIN)/python -m slicer_host.screenshots Resources/screenshots
 	$(BIN)/python Testing/app_screenshots.py Resources/screenshots
+	$(BIN)/python Testing/cohort_screenshots.py Resources/screenshots
 
 test: setup  ## every test that is not marked slow
 	$(PYTEST) -m "not slow"

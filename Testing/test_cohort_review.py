@@ -63,7 +63,11 @@ def test_the_doubtful_ones_are_first_and_what_is_unusual_is_marked(config: Cohor
     assert rows.names == ["s003", "s000", "s002", "s004", "s005", "s006", "s001"]
     assert rows.kinds[0].split() == ["failed", "look"] and rows.kinds[-1].split() == ["corrected"]
     assert [name for name, kinds in zip(rows.names, rows.kinds, strict=True) if "unusual" in kinds] == ["s005"]
-    assert "liver large" in page.read_text() and "2026-01-02 03:04" in page.read_text()
+    text = page.read_text()
+    assert '<span class="none">s003.nii ' in text  # why it failed, in place of a picture
+    assert "liver large" in text and "2026-01-02 03:04" in text and '<span class="weakest">spleen</span>' in text
+    dots = re.findall(r'<i( class="far")? style="left: ([\d.]+)%[^"]*" title="(\w+): \d+ mL">', text)
+    assert len(dots) == 2 * 6 and [(at, name) for far, at, name in dots if far] == [("100.0", "s005")]
 
 
 def test_the_page_needs_nothing_but_itself_and_its_folder(config: CohortConfig) -> None:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from FewShotSegLib.errors import OutputError
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.phantom import Phantom, make_patient
-from FewShotSegLib.report import ReportJob, contact_sheet, write_contact_sheet, write_report
+from FewShotSegLib.report import ReportJob, contact_sheet, film_strip, write_contact_sheet, write_report
 from FewShotSegLib.report.colors import APART, contour_colors
 from FewShotSegLib.report.hints import BARS, doubtful_slices, hint, strip
 from FewShotSegLib.report.slices import Window, choose_slices, marked_slices, side_letters, slice_name
@@ -147,6 +147,17 @@ def test_sheet_of_a_scan_in_which_nothing_was_found(patient):
     sheet = contact_sheet(patient.volume, nothing, slices=12)
     assert sheet.width > 1000
     assert np.ptp(pixels(sheet)[40:-60], axis=-1).max() < 25
+
+
+def test_a_film_strip_has_inner_slices_side_by_side_and_no_text(patient):
+    strip = film_strip(patient.volume, segmentation_of(patient), slices=4)
+    assert strip.width == 4 * 300 + 3 * 8 and strip.height <= 300
+    gaps = pixels(strip)[:, [302, 610, 918]]
+    assert (gaps == gaps[0, 0]).all()
+    assert all((np.ptp(pixels(strip)[:, x : x + 300], axis=-1) > 40).sum() > 500 for x in (0, 308, 616, 924))
+    one = segmentation_of(patient, np.where(np.arange(SHAPE[0])[:, None, None] == 5, patient.labels, 0))
+    assert film_strip(patient.volume, one, slices=4).width == 300
+    assert film_strip(patient.volume, segmentation_of(patient, np.zeros_like(patient.labels))).width > 1000
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])

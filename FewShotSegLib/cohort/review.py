@@ -24,6 +24,7 @@ from FewShotSegLib.cohort.status import STATES, CaseState, states
 from FewShotSegLib.cohort.supports import all_supports
 from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.files import atomic_path
+from FewShotSegLib.job_output import scan_name
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.report.colors import contour_colors
 from FewShotSegLib.report.hints import hint
@@ -31,6 +32,7 @@ from FewShotSegLib.resources import resource_dir
 
 PAGE = "review.html"
 PICTURES = 300
+DOTS = 2000
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def write_review(folder: str | Path, *, pictures: int = PICTURES, title: str = "
         counts={state: sum(s.state == state for s in found) for state in STATES},
         settings=_settings(config, names),
         organs=[(organ, _hex(color)) for organ, color in zip(organs, contour_colors(organs), strict=True)],
-        summary=[_summary(organ, cells[organ.name]) for organ in organs],
+        summary=[_summary(organ, cells[organ.name], [state.case.name for state in found]) for organ in organs],
         rows=[
             _row(state, [cells[o.name][i] for o in organs], scores[i], places, names, inside=i < pictures)
             for i, state in enumerate(found)
@@ -127,8 +129,9 @@ def _row(
     return {
         "name": state.case.name,
         "state": state.state,
-        "reason": state.reason,
+        "reason": state.reason.replace(str(state.case.image), state.case.image.name),
         "score": score,
+        "weakest": _weakest(state),
         "hint": hint(score),
         "cells": cells,
         "unusual": unusual,
@@ -142,6 +145,12 @@ def _row(
     }
 
 
+def _weakest(state: CaseState) -> str:
+    """The organ that a case's score is of."""
+    known = [organ for organ in state.record.organs if not math.isnan(organ.score)] if state.record else []
+    return min(known, key=lambda organ: organ.score).name if known and state.state != "corrected" else ""
+
+
 def _embedded(picture: Path) -> str:
     try:
         return base64.b64encode(picture.read_bytes()).decode("ascii")
@@ -153,8 +162,8 @@ def _link(path: Path, places: Places) -> str:
     return quote(os.path.relpath(path, places.folder).replace(os.sep, "/"))
 
 
-def _summary(organ: Organ, cells: Sequence[_Cell]) -> dict[str, Any]:
-    """An organ over the cohort: median volume, its middle half, mean of what is expected, how many need a look."""
+def _summary(organ: Organ, cells: Sequence[_Cell], names: Sequence[str]) -> dict[str, Any]:
+    """An organ over the cohort: volumes, mean of what is expected, how many need a look."""
     known = [cell.organ for cell in cells if cell.organ]
     volumes = np.array([o.ml for o in known if o.ml > 0])
     scores = np.array([o.score for o in known if not math.isnan(o.score)])
@@ -168,13 +177,26 @@ def _summary(organ: Organ, cells: Sequence[_Cell]) -> dict[str, Any]:
         "look": sum(hint(score).level == "look" for score in scores),
         "absent": sum(o.ml == 0 for o in known),
         "unusual": sum(cell.is_outlier for cell in cells),
+        "dots": _dots(cells, names),
     }
+
+
+def _dots(cells: Sequence[_Cell], names: Sequence[str]) -> list[tuple[float, bool, str]]:
+    """Each case's volume, the outliers last: place in percent of a logarithmic axis, whether it is an outlier, text."""
+    there = [(cell, cell.organ.ml, name) for cell, name in zip(cells, names, strict=True) if cell.organ and cell.organ.ml > 0]
+    if not there:
+        return []
+    logs = np.log([ml for _, ml, _ in there])
+    spread = max(float(np.ptp(logs)), 0.1)
+    places = 50 + 100 * (logs - (logs.max() + logs.min()) / 2) / spread
+    dots = [(float(at), cell.is_outlier, f"{name}: {ml:.0f} mL") for at, (cell, ml, name) in zip(places, there, strict=True)]
+    return sorted(dots, key=lambda dot: dot[1])[-DOTS:]
 
 
 def _support_names(config: CohortConfig) -> dict[str, str]:
     """What to call each support."""
     try:
-        return {s.id: f"{s.case} (corrected)" if s.case else s.drawing.image.name for s in all_supports(config)}
+        return {s.id: f"{s.case} (corrected)" if s.case else scan_name(s.drawing.image) for s in all_supports(config)}
     except FewShotSegError:  # a support moved since: the review needs only its name
         return {}
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from FewShotSegLib.report.page import ReportJob, picture_name, write_report
-    from FewShotSegLib.report.sheet import contact_sheet, write_contact_sheet
+    from FewShotSegLib.report.sheet import contact_sheet, film_strip, write_contact_sheet
 
-__all__ = ["ReportJob", "contact_sheet", "picture_name", "write_contact_sheet", "write_report"]
+__all__ = ["ReportJob", "contact_sheet", "film_strip", "picture_name", "write_contact_sheet", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'sheet' if 'sheet' in name else 'page'}"), name)
+    return getattr(import_module(f"{__name__}.{'sheet' if 'sheet' in name or name == 'film_strip' else 'page'}"), name)

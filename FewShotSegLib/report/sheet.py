@@ -13,7 +13,7 @@ from FewShotSegLib.evaluation.metrics import dice
 from FewShotSegLib.files import atomic_path
 from FewShotSegLib.organs import Color
 from FewShotSegLib.report.colors import contour_colors
-from FewShotSegLib.report.slices import View, Window, choose_slices, marked_slices, side_letters, slice_name
+from FewShotSegLib.report.slices import View, Window, choose_slices, inner_slices, marked_slices, side_letters, slice_name
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.volume import Volume
 
@@ -52,6 +52,29 @@ def contact_sheet(
     return _mount(
         tiles, names, _legend(segmentation, truth), segmentation.name or volume.name, columns, side_letters(volume.geometry)
     )
+
+
+def film_strip(volume: Volume, segmentation: Segmentation, *, slices: int = 4) -> Image.Image:
+    """A few axial slices side by side, from head to feet, with organ contours and without any text: a small picture.
+
+    Args:
+        volume: the scan, in any orientation.
+        segmentation: what was found in it.
+        slices: how many, evenly spread inside the extent of what was found.
+
+    Raises:
+        ValueError: labels and scan differ in shape.
+    """
+    _same_shape(volume, segmentation.labels, None)
+    chosen = inner_slices(marked_slices(volume.geometry, segmentation.labels), slices)[::-1]
+    window = Window.of(volume)
+    view = View.of(volume, segmentation.labels, window, chosen, TILE)
+    layers = _layers(view, segmentation, None)
+    tiles = [_tile(grey, layers, i) for i, grey in enumerate(view.image(volume, window))]
+    strip = Image.new("RGB", (len(tiles) * (tiles[0].width + GAP) - GAP, tiles[0].height), BACKGROUND)
+    for i, tile in enumerate(tiles):
+        strip.paste(tile, (i * (tile.width + GAP), 0))
+    return strip
 
 
 def write_contact_sheet(

@@ -28,6 +28,13 @@ def choose_slices(marked: np.ndarray, count: int) -> np.ndarray:
     return np.unique(np.rint(np.linspace(first, last, min(count, last - first + 1))).astype(int))
 
 
+def inner_slices(marked: np.ndarray, count: int) -> np.ndarray:
+    """As `choose_slices`, without the ends: the middles of `count` equal parts of the extent."""
+    there = np.flatnonzero(marked)
+    first, stop = (there[0], there[-1] + 1) if there.size else (0, len(marked))
+    return np.unique((first + (stop - first) * (2 * np.arange(count) + 1) / (2 * count)).astype(int))
+
+
 def marked_slices(geometry: Geometry, labels: np.ndarray) -> np.ndarray:
     """Axial slices, from the feet to the head, on which anything is labelled, bool (slices,)."""
     (axis, *_), (flipped, *_) = axial_order(geometry)
