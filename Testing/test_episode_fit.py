@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,14 @@ from learning_encoder import create  # noqa: E402
 from training_folder import prepared  # noqa: E402
 
 from fewshotseg_training import learners  # noqa: E402
+from fewshotseg_training.carry_learner import PairSource  # noqa: E402
+from fewshotseg_training.distributed import Share  # noqa: E402
 from fewshotseg_training.fit import FitConfig, Run, TrainingError, fit  # noqa: E402
+from fewshotseg_training.flow_learner import NeighbourSource  # noqa: E402
 from fewshotseg_training.presets import config_for  # noqa: E402
+from fewshotseg_training.scans import TrainingScan  # noqa: E402
 from fewshotseg_training.schedules import rate  # noqa: E402
-from FewShotSegLib.errors import CheckpointError, ConfigError  # noqa: E402
+from FewShotSegLib.errors import CheckpointError, ConfigError, VolumeError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +122,27 @@ def test_setting_2_leaves_slices_out(files: tuple[str, ...], tmp_path: Path) -> 
     for i in range(100):
         drawn = sampler.draw(np.random.default_rng(i))
         assert not forbidden[id(drawn.scan)][list(drawn.support)].any()
+
+
+@pytest.mark.parametrize("method", ["carry", "flow"])
+def test_setting_2_holds_for_pairs_of_slices(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices 2 and 3 of six show label 4; a slice's grey value is its number."""
+    present = np.isin(np.arange(6), (2, 3))[:, None]
+    image = np.repeat(np.arange(6, dtype=np.float16), 64).reshape(6, 8, 8)
+    regions = np.tile(np.arange(8, dtype=np.uint16), (6, 8, 1))
+    known = TrainingScan("a", image, regions, 10.0, labels=(4,), present=present)
+
+    def seen(**options: object) -> set[int]:
+        c = config_for(method, ((),), "", pairs=200, reach_mm=10.0, **options)
+        source: type[PairSource | NeighbourSource] = PairSource if method == "carry" else NeighbourSource
+        batch = source(c, [[known]], torch.device("cpu")).batch(1, Share())
+        return {int(v) for side in batch[:: 2 if method == "carry" else 1] for v in side[:, 0, 0]}
+
+    monkeypatch.setattr("fewshotseg_training.carry_learner.augment", lambda a, ids, *_: (a, ids))
+    assert seen() == set(range(6)) and seen(exclude=(4,)) == {0, 1, 4, 5} and seen(exclude=(5,)) == set(range(6))
+    known = replace(known, present=np.ones((6, 1), bool))
+    with pytest.raises(VolumeError):
+        seen(exclude=(4,))
 
 
 def test_schedules() -> None:

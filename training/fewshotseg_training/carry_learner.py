@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fewshotseg_training.augment import augment
 from fewshotseg_training.carry import carry_loss, carry_regions
 from fewshotseg_training.config import FitConfig
 from fewshotseg_training.distributed import Share
+from fewshotseg_training.sampling import excluded_slices
 from fewshotseg_training.scans import TrainingScan
 from FewShotSegLib.errors import VolumeError
 
@@ -68,7 +69,8 @@ class PairSource:
 
     def batch(self, step: int, share: Share) -> Pairs:
         """The next pairs, one side of each augmented. Every process draws all of them and takes its share."""
-        pairs = [draw_pair(self.sets, self.config.reach_mm, self.rng) for _ in range(self.config.pairs)]
+        c = self.config
+        pairs = [draw_pair(self.sets, c.reach_mm, self.rng, c.exclude, c.exclude_rule) for _ in range(c.pairs)]
         a, a_ids, b, b_ids = (torch.stack(t).to(self.device) for t in zip(*pairs, strict=True))
         if torch.rand((), generator=self.generator, device=self.generator.device) < 0.5:
             a, a_ids = augment(a, a_ids, self.config.augment, self.generator)
@@ -87,11 +89,19 @@ class PairSource:
         self.rng.bit_generator.state = json.loads(state["rng"])
 
 
-def draw_pair(sets: Sequence[Sequence[TrainingScan]], reach_mm: float, rng: np.random.Generator) -> tuple[Tensor, ...]:
+def draw_pair(
+    sets: Sequence[Sequence[TrainingScan]],
+    reach_mm: float,
+    rng: np.random.Generator,
+    exclude: Sequence[int] = (),
+    rule: Literal["any", "all"] = "any",
+) -> tuple[Tensor, ...]:
     """Two slices of one scan at most `reach_mm` apart (always at least the neighbour): image, ids, image, ids.
 
+    None shows the labels `exclude` (setting 2).
+
     Raises:
-        VolumeError: no such pair whose first slice shows more than three regions.
+        VolumeError: no such pair whose first slice shows more than three regions, or nobody knows which slices show the labels.
     """
     for _ in range(TRIES):
         scans = sets[int(rng.integers(len(sets)))]
@@ -99,10 +109,12 @@ def draw_pair(sets: Sequence[Sequence[TrainingScan]], reach_mm: float, rng: np.r
         z = int(rng.integers(len(scan.image)))
         steps = max(1, round(reach_mm / scan.slice_spacing))
         other = z + int(rng.integers(1, steps + 1)) * int(rng.choice([-1, 1]))
-        if 0 <= other < len(scan.image) and len(np.unique(scan.regions[z])) > 3:
+        if not 0 <= other < len(scan.image) or excluded_slices(scan.shows(exclude), rule)[[z, other]].any():
+            continue
+        if len(np.unique(scan.regions[z])) > 3:
             return tuple(torch.from_numpy(a) for i in (z, other) for a in (scan.grey(i), scan.regions[i].astype(np.int64)))
     raise VolumeError(
         f"No pair of slices with more than three regions in {TRIES} draws",
-        "scans of several slices, cut into several regions each",
-        "prepare the scans with a smaller --min-size",
+        "scans of several slices, cut into several regions each, that are not all excluded",
+        "prepare the scans with a smaller --min-size, or exclude fewer labels",
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewshotseg_training.config import FitConfig
 from fewshotseg_training.distributed import Share
+from fewshotseg_training.sampling import TRIES, excluded_slices
 from fewshotseg_training.scans import TrainingScan
 from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.flow import FlowNetwork, warp
@@ -35,7 +36,7 @@ class FlowModel(nn.Module):
 
 
 class NeighbourSource:
-    """Pairs of adjacent slices, either way; each drawn with its own generator."""
+    """Pairs of adjacent slices, either way, none of them excluded (setting 2); each drawn with its own generator."""
 
     def __init__(self, config: FitConfig, sets: Sequence[Sequence[TrainingScan]], device: torch.device) -> None:
         self.config, self.device = config, device
@@ -51,11 +52,14 @@ class NeighbourSource:
         return source, target
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        scans = self.sets[int(rng.integers(len(self.sets)))]
-        scan = scans[int(rng.integers(len(scans)))]
-        z = int(rng.integers(len(scan.image) - 1))
-        first, second = (z, z + 1) if rng.random() < 0.5 else (z + 1, z)
-        return scan.grey(first), scan.grey(second)
+        for _ in range(TRIES):
+            scans = self.sets[int(rng.integers(len(self.sets)))]
+            scan = scans[int(rng.integers(len(scans)))]
+            z = int(rng.integers(len(scan.image) - 1))
+            first, second = (z, z + 1) if rng.random() < 0.5 else (z + 1, z)
+            if not excluded_slices(scan.shows(self.config.exclude), self.config.exclude_rule)[[first, second]].any():
+                return scan.grey(first), scan.grey(second)
+        raise VolumeError(f"No two neighbouring slices in {TRIES} draws", "slices that are not excluded", "exclude fewer labels")
 
     def state(self) -> dict[str, Any]:
         """Nothing: seed and step say it all."""
