@@ -45,7 +45,7 @@ def test_both_objectives_are_measured_on_invented_scans(monkeypatch: pytest.Monk
     assert len(files) == bench.SCANS
     rates = bench.step_rates(files, seconds=0.0)
     assert [(r.method, r.device, r.pairs, r.steps) for r in rates] == [("carry", "cpu", 4, 1), ("alpnet", "cpu", 4, 1)]
-    assert all(r.steps_a_second > 0 for r in rates)
+    assert all(r.steps_a_second > 0 and r.processor_seconds > 0 for r in rates)
 
 
 def test_the_supervoxels_are_measured_in_a_process_of_their_own() -> None:
@@ -56,14 +56,14 @@ def test_the_supervoxels_are_measured_in_a_process_of_their_own() -> None:
 def test_the_command_prints_and_writes_json(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rates = [bench.StepRate("carry", "cpu", 4, 9, 0.5), bench.StepRate("alpnet", "cuda", 16, 90, 12.5)]
+    rates = [bench.StepRate("carry", "cpu", 4, 9, 0.5, 1.9), bench.StepRate("alpnet", "cuda", 16, 90, 12.5, 0.1)]
     monkeypatch.setattr(bench, "bench_scans", lambda folder: ())
     monkeypatch.setattr(bench, "step_rates", lambda files, seconds: rates if seconds == 3.0 else [])
     cut = SupervoxelBenchmark((36, 256, 256), 1.25, 1.05, 203.0)
     monkeypatch.setattr(bench, "bench_supervoxels", SimpleNamespace(measure=lambda: cut))
     bench.main(["--seconds", "3", "--json", str(tmp_path / "bench.json")])
     printed = capsys.readouterr().out
-    assert "1.25 s" in printed and "11.6 s" in printed and "200.0" in printed
+    assert "1.25 s" in printed and "11.6 s" in printed and "200.0" in printed and "1.90" in printed
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [rate["episodes_a_second"] for rate in written["training"]] == [2.0, 200.0]
     assert written["supervoxels"]["peak_mb"] == 203.0

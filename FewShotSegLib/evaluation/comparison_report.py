@@ -12,11 +12,23 @@ from markupsafe import Markup
 
 from FewShotSegLib.evaluation.comparison import Outcome, by_protocol
 from FewShotSegLib.evaluation.figures import Picture
+from FewShotSegLib.evaluation.metrics import Mean
 from FewShotSegLib.evaluation.published import published
 from FewShotSegLib.files import atomic_path
 from FewShotSegLib.resources import resource_dir
 
-HEADINGS = ("method", "Dice %", "95 % CI over cases", "NSD %", "HD95 mm", "Dice < 0.5", "s a scan", "peak MB", "published")
+HEADINGS = (
+    "method",
+    "Dice %",
+    "95 % CI over cases",
+    "over supports",
+    "NSD %",
+    "HD95 mm",
+    "Dice < 0.5",
+    "s a scan",
+    "peak MB",
+    "published",
+)
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
@@ -29,13 +41,13 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     known = published(cell.dataset, cell.method, cell.protocol)
     theirs = "-" if known is None else f"{known:.1f}"
     if result is None:
-        return (cell.label, "-", outcome.reason, "-", "-", "-", "-", "-", theirs)
+        return (cell.label, "-", outcome.reason, "-", "-", "-", "-", "-", "-", theirs)
     found = result.summary()
-    low, high = (_number(100 * value) for value in (found.dice.low, found.dice.high))
     return (
         cell.label,
         _number(100 * found.dice.mean),
-        "-" if low == "-" else f"{low} to {high}",
+        _interval(found.dice),
+        _interval(found.dice_by_support),
         _number(100 * found.nsd.mean),
         _number(found.hd95.mean),
         f"{found.failures} of {found.records}",
@@ -43,6 +55,10 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         _number(float(result.machine.get("peak_memory_mb", math.nan)), 0),
         theirs,
     )
+
+
+def _interval(value: Mean) -> str:
+    return "-" if math.isnan(value.low) else f"{100 * value.low:.1f} to {100 * value.high:.1f}"
 
 
 def _number(value: float, digits: int = 1) -> str:
