@@ -71,6 +71,17 @@ def test_saying_no_is_no_error(slicer_now: SimpleNamespace, monkeypatch: pytest.
         slicer_now.install.ensure_packages(REQUIREMENTS)
 
 
+def test_what_slicer_could_not_do_is_not_taken_for_a_no(slicer_now: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer
+
+    def ensure(requirements: list[str], requester: str) -> None:
+        raise RuntimeError("PythonSlicer executable not found")
+
+    monkeypatch.setattr(slicer.packaging, "pip_ensure", ensure)
+    with pytest.raises(RuntimeError, match="PythonSlicer"):
+        slicer_now.install.ensure_packages(REQUIREMENTS)
+
+
 @pytest.mark.parametrize("answer", [True, False])
 def test_older_slicer_is_asked_and_uses_pip_install(
     slicer_now: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, answer: bool

@@ -62,3 +62,9 @@ class Inputs(VTKObservationMixin):
     def _on_queries(self):
         if self._parameters is not None and not self._showing:
             self._parameters.queryVolumes = list(self._ui.queryVolumesSelector.checkedNodes())
+
+
+def first_scan():
+    """The first scan of the scene that the panel offers, so no label map; None without one."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return next((node for node in nodes if node.GetClassName() == "vtkMRMLScalarVolumeNode"), None)

@@ -104,7 +104,7 @@ def _install(missing):
     """Install the other packages: with `slicer.packaging` where this Slicer has it."""
     names = ", ".join(missing)
     try:
-        from slicer import packaging
+        from slicer.packaging import pip_ensure
     except ImportError:
         question = _("FewShotSeg needs these Python packages: {names}. Download and install them now?").format(names=names)
         if not slicer.util.confirmOkCancelDisplay(question):
@@ -112,8 +112,10 @@ def _install(missing):
         _online(names, lambda: slicer.util.pip_install(missing))
         return
     try:
-        _online(names, lambda: packaging.pip_ensure(missing, requester=REQUESTER))
-    except RuntimeError as error:  # what pip_ensure raises when the user says no
+        _online(names, lambda: pip_ensure(missing, requester=REQUESTER))
+    except RuntimeError as error:
+        if "declined" not in str(error):  # what pip_ensure says when the user says no
+            raise
         raise _declined(names) from error
 
 

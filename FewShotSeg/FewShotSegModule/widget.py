@@ -12,7 +12,7 @@ from slicer.util import VTKObservationMixin
 from FewShotSegLib.errors import FewShotSegError
 from FewShotSegModule import buttons, results, texts
 from FewShotSegModule.editor import DrawingEditor, new_drawing
-from FewShotSegModule.inputs import Inputs
+from FewShotSegModule.inputs import Inputs, first_scan
 from FewShotSegModule.lists import ResultList
 from FewShotSegModule.logic import FewShotSegLogic
 from FewShotSegModule.network import NetworkInputs
@@ -104,8 +104,8 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndImport(self, caller=None, event=None):
         self._shown3D, self._kept = None, {}  # the options of the scene that was loaded
-        if self._entered:
-            self.initializeParameterNode()
+        self._setParameters(None)
+        self.initializeParameterNode()
 
     def _onNodeRemoved(self, caller=None, event=None):
         if not slicer.mrmlScene.IsClosing() and len(self._results.rows):
@@ -115,13 +115,14 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # ---- parameters
 
     def initializeParameterNode(self):
-        """Connect the panel to the scene's parameter node; a new one takes the first scan as its support."""
-        parameters = self.logic.getParameterNode()
-        keep_options(parameters, self._kept)
-        self._kept = {}
-        self._setParameters(parameters)
-        if parameters.supportVolume is None:
-            parameters.supportVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        """Connect the panel to the scene's parameter node, if it is not; without a scan to draw on, the first one is chosen."""
+        if self._parameters is None:
+            parameters = self.logic.getParameterNode()
+            keep_options(parameters, self._kept)
+            self._kept = {}
+            self._setParameters(parameters)
+        if self._parameters.supportVolume is None:
+            self._parameters.supportVolume = first_scan()
         self._results.show(slicer.mrmlScene)
         self._update()
 
@@ -202,22 +203,31 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # ---- jobs
 
     def onApply(self, checked=False):
-        """Install what is missing, with consent, and start."""
+        self._begin()
+
+    def onReuse(self, checked=False):
+        """The chosen result, as it has been corrected, becomes the drawing of a new job."""
+        self._begin(self._results.selected.node)
+
+    def _begin(self, corrected=None):
+        """Install what is missing, with consent, and start; after a corrected result where one is given."""
         self._starting = True
         self._update()
         try:
             with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
-                self._start()
+                self._start(corrected)
         finally:
             self._starting = False
             self._update()
 
-    def _start(self):
+    def _start(self, corrected):
         try:
             self._say(_("Looking for the Python packages ..."))
             self.logic.install(self.resourcePath("requirements.txt"))
             if self._parameters is None:  # the scene was closed while packages were being installed
                 return
+            if corrected is not None:
+                self.logic.useAsSupport(self._parameters, corrected)
             self.logic.start(self._parameters)
         except FewShotSegError as error:
             self._say(texts.error_text(error))
@@ -228,17 +238,6 @@ class FewShotSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onCancel(self, checked=False):
         self.logic.cancel()
         self._say(_("Cancelling ..."))
-
-    def onReuse(self, checked=False):
-        """The chosen result, as it has been corrected, becomes the drawing of a new job."""
-        row = self._results.selected
-        with slicer.util.tryWithErrorDisplay(_("The result could not be used as a drawing.")):
-            try:
-                self.logic.useAsSupport(self._parameters, row.node)
-            except FewShotSegError as error:
-                self._say(texts.error_text(error))
-                return
-            self.onApply()
 
     def _onTimer(self):
         """Take the running job a step further, and show how far it is."""

@@ -3,6 +3,7 @@
 import time
 import unittest
 
+import qt
 import slicer
 from FewShotSegModule import sample_data
 from FewShotSegModule.logic import FewShotSegLogic
@@ -30,7 +31,7 @@ class FewShotSegPanelTest(unittest.TestCase):
         drawn, drawing, new = sample_data.load_patients((8, 64, 64))
         self.panel.ui.supportVolumeSelector.setCurrentNode(drawn)
         self.panel.ui.supportSegmentationSelector.setCurrentNode(drawing)
-        self.panel.ui.queryVolumesSelector.setCheckState(new, 2)
+        self.panel.ui.queryVolumesSelector.setCheckState(new, qt.Qt.Checked)
         self.assertTrue(self.panel.ui.applyButton.enabled, self.panel.ui.applyButton.toolTip)
         self.panel.ui.applyButton.click()
         self._wait(lambda: not self.panel.logic.running)
