@@ -35,11 +35,13 @@ class DrawingEditor:
             self._widget.removeViewObservations()
 
     def close(self):
-        """Let go of all nodes, before the scene or the module goes."""
+        """Let go of the drawing, before the scene or the module goes.
+
+        The editor keeps its own node, as in Slicer's module: without one it would not notice that the scene was closed.
+        """
         if self._widget is not None:
             self.stop()
             self._widget.setSegmentationNode(None)
-            self._widget.setMRMLSegmentEditorNode(None)
 
     def _make(self):
         self._widget = slicer.qMRMLSegmentEditorWidget()
