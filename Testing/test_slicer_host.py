@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import importlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import slicer_host
 from mrml_nodes import add_volume
 from slicer_host import Host, LoadedModule
+from slicer_host.host import BASE_PYTHON
 
 from FewShotSegLib.geometry import Geometry
 
@@ -148,10 +151,18 @@ def test_nothing_stays_behind_and_slicers_own_files_are_used_where_named(tmp_pat
         assert ScriptedLoadableModule.__module__ == "slicer_host.scripted", "the stand-in where there is none"
     gone = {"qt", "ctk", "slicer.i18n", "slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper", "slicer.packaging"}
     assert not gone & set(sys.modules)
+    assert not {name.partition(".")[2] for name in gone} & set(vars(slicer))
     assert (list(slicer.__path__), slicer.util.errorDisplay, sys.excepthook) == before
     with pytest.raises(ZeroDivisionError), slicer_host.start() as host:
         assert host.app.testingEnabled() is False
         raise ZeroDivisionError
+
+
+@pytest.mark.skipif(not os.environ.get(BASE_PYTHON), reason=f"{BASE_PYTHON} does not name Slicer's own Python package")
+@pytest.mark.parametrize("name", ["ScriptedLoadableModule", "parameterNodeWrapper", "i18n"])
+def test_slicers_own_files_are_in_use(host: Host, name: str) -> None:
+    base = Path(os.environ[BASE_PYTHON]).resolve()
+    assert base in Path(importlib.import_module(f"slicer.{name}").__file__ or "").resolve().parents
 
 
 # ------------------------------------------------------------------------------------------------ a module
@@ -280,6 +291,8 @@ def test_parameters_are_kept_in_the_node_and_tell_of_changes(host: Host, scene: 
     again = parameters(host)
     assert again.scan is one and again.scans == [two, one] and again.names == ["a", "b,c"]
     assert (again.path, again.maybe, again.color) == (Path("x") / "y", 1.5, Color.RED)
+    scene.RemoveNode(two)
+    assert again.scans == found.scans == [None, one], "a node that has left the scene leaves its place"
     again.scan, again.scans, again.names = None, [], []
     assert (found.scan, found.scans, found.names) == (None, [], [])
 

@@ -20,10 +20,7 @@ class DrawingEditor:
             self._make()
         self._widget.setMRMLSegmentEditorNode(self._node())
         self._widget.setSegmentationNode(segmentation)
-        if hasattr(self._widget, "setSourceVolumeNode"):
-            self._widget.setSourceVolumeNode(volume)
-        else:  # Slicer before 5.2
-            self._widget.setMasterVolumeNode(volume)
+        self._widget.setSourceVolumeNode(volume)
         self._widget.installKeyboardShortcuts()
         self._widget.updateWidgetFromMRML()
 
@@ -51,8 +48,7 @@ class DrawingEditor:
         self._widget.setEffectNameOrder(EFFECTS)
         self._widget.unorderedEffectsVisible = False
         self._widget.segmentationNodeSelectorVisible = False
-        if hasattr(self._widget, "sourceVolumeNodeSelectorVisible"):
-            self._widget.sourceVolumeNodeSelectorVisible = False
+        self._widget.sourceVolumeNodeSelectorVisible = False
         self._layout.addWidget(self._widget)
 
     def _node(self):

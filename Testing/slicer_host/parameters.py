@@ -85,9 +85,8 @@ class Parameter:
 
     def read(self, node: Any) -> Any:
         if self.is_node:
-            found = [node.GetNthNodeReference(self.name, index) for index in range(node.GetNumberOfNodeReferences(self.name))]
-            found = [other for other in found if other is not None]
-            return found if self.many else next(iter(found), None)
+            found = [node.GetNodeReference(role) for role in self._roles(self._count(node))]
+            return found if self.many else found[0]
         text = node.GetParameter(self.name)
         if not text:
             return self.default
@@ -111,13 +110,22 @@ class Parameter:
         if wrong:
             raise TypeError(f"{self.name} cannot be a {wrong[0].GetClassName()}")
         with slicer.util.NodeModify(node):
-            node.RemoveNodeReferenceIDs(self.name)
-            for index, value in enumerate(value for value in values if value is not None):
-                node.SetNthNodeReferenceID(self.name, index, value.GetID())
+            for role in self._roles(self._count(node)):
+                node.RemoveNodeReferenceIDs(role)
+            for role, value in zip(self._roles(len(values)), values, strict=True):
+                node.SetNodeReferenceID(role, value.GetID() if value is not None else None)
+            node.SetParameter(self.name, str(len(values)))
             node.Modified()
 
+    def _count(self, node: Any) -> int:
+        return int(node.GetParameter(self.name) or 0) if self.many else 1
+
+    def _roles(self, count: int) -> list[str]:
+        """As in Slicer, each of a list's nodes has a role of its own: one that has left the scene leaves None in its place."""
+        return [f"{self.name}.{index}" for index in range(count)] if self.many else [self.name]
+
     def is_in(self, node: Any) -> bool:
-        return node.GetNumberOfNodeReferences(self.name) > 0 if self.is_node else bool(node.GetParameter(self.name))
+        return bool(node.GetParameter(self.name))
 
     def _plain(self, value: Any) -> Any:
         if value is None:

@@ -61,6 +61,8 @@ def base_python(slicer: Any, base: Path | None) -> Iterator[None]:
         slicer.__path__.remove(folder)
         for name in [name for name in sys.modules if any(name == one or name.startswith(f"{one}.") for one in OWN)]:
             del sys.modules[name]
+        for name in OWN:
+            vars(slicer).pop(name.partition(".")[2], None)
 
 
 @contextlib.contextmanager
