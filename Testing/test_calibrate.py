@@ -11,11 +11,11 @@ from evaluation_folder import write_folder
 from tiny_encoder import TinyEncoder
 from typer.testing import CliRunner
 
-from fewshotseg_training.calibrate import FULL, app, judge, left_out, read_rows
+from fewshotseg_training.calibrate import FEATURES, Fit, app, judge, left_out, read_rows
 from FewShotSegLib import grid
 from FewShotSegLib.cards import Card
 from FewShotSegLib.cohort.features import DESCRIPTIONS
-from FewShotSegLib.cohort.quality import Calibration
+from FewShotSegLib.cohort.quality import FILE, Calibration
 from FewShotSegLib.devices import FeatureRunner
 
 
@@ -24,12 +24,7 @@ def rows(dataset: str, count: int, seed: int) -> list[dict]:
     rng, made = np.random.default_rng(seed), []
     for number in range(count):
         share = float(rng.uniform(0.1, 1))
-        features = {name: float(rng.normal()) * 0.1 for name in FULL} | {
-            "share": share,
-            "size": -0.1,
-            "length": -0.1,
-            "grey": -1.0,
-        }
+        features = {name: float(rng.normal()) * 0.1 for name in FEATURES} | {"votes": share}
         row = {
             "dataset": dataset,
             "checkpoint": "fold",
@@ -59,21 +54,27 @@ def test_a_data_set_that_is_left_out_does_not_teach() -> None:
     mine, misleading = rows("mine", 40, 0), rows("other", 40, 1)
     for row in misleading:
         if row["features"]:
-            row["dice"] = 1 - row["features"]["share"]  # more share, less Dice: no weight may say so
+            row["dice"] = 1 - row["features"]["votes"]  # more votes, less Dice: no weight may say so
     assert (
-        left_out([*mine, *misleading], "mine", FULL).spearman < 0.9 < left_out([*mine, *rows("b", 40, 2)], "mine", FULL).spearman
+        left_out([*mine, *misleading], "mine", Fit()).spearman
+        < 0.9
+        < left_out([*mine, *rows("b", 40, 2)], "mine", Fit()).spearman
     )
 
 
-def test_fit_writes_both_calibrations_with_what_they_are_from(tmp_path: Path) -> None:
+def test_fit_writes_a_calibration_with_what_it_is_from(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{name}.jsonl", rows(name, 30, seed)) for seed, name in enumerate(("one", "two"))]
     done = CliRunner().invoke(app, ["fit", *map(str, files), "--output", str(tmp_path)])
     assert done.exit_code == 0 and "one left out of the fit" in done.output and "all data sets left out in turn" in done.output
-    for quality in ("full", "fast"):
-        made = Calibration.read(tmp_path / f"{quality}.json")
-        assert made.made_from["fitted_on"] == {name: {"pairs": 30, "organs": 30} for name in ("one", "two")}
-        assert made.made_from["left_out"]["one"]["spearman"] > 0.9
-        assert made.features[int(np.argmax(made.weights))] == "share"
+    made = Calibration.read(tmp_path / FILE)
+    assert made.made_from["fitted_on"] == {name: {"pairs": 30, "organs": 30} for name in ("one", "two")}
+    assert made.made_from["left_out"]["one"]["spearman"] > 0.9
+    assert made.features == FEATURES and FEATURES[int(np.argmax(made.weights))] == "votes"
+    other = write(tmp_path / "other.jsonl", rows("three", 30, 5))
+    told = CliRunner().invoke(app, ["judge", str(other), "--calibration", str(tmp_path / FILE)]).output
+    assert float(told.split("spearman=")[1].split(",")[0]) > 0.9
+    only = CliRunner().invoke(app, ["fit", *map(str, files), "--feature", "steady", "--ridge", "1"])
+    assert only.exit_code == 0 and "votes" not in only.output
 
 
 def test_collect_measures_every_pair_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

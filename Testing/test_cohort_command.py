@@ -95,7 +95,6 @@ def test_a_cluster_by_its_address(config: CohortConfig, monkeypatch: pytest.Monk
     [
         (["--shard", "3"], "Shard '3'"),
         (["--shard", "0/2"], "Shard 0/2"),
-        (["--quality", "best"], "Quality 'best'"),
         (["--nearest", "-1"], "nearest=-1"),
         (["--support-image", "x.nii"], "2 support images and 1 support labels"),
         (["--ray-workers", "2"], "without --ray"),

@@ -40,9 +40,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         CohortConfig.read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change", [{"nearest": 1}, {"quality": "full"}, {"organs": None}, {"segmenter": SegmenterConfig()}, {"dry_run": True}]
-)
+@pytest.mark.parametrize("change", [{"nearest": 1}, {"organs": None}, {"segmenter": SegmenterConfig()}, {"dry_run": True}])
 def test_settings_change_with_what_results_depend_on(change: dict) -> None:
     assert replace(CONFIG, **change).settings("x") != CONFIG.settings("x")
 
@@ -61,7 +59,7 @@ def test_settings_do_not_change_with_where_it_runs(change: dict) -> None:
     assert replace(CONFIG, **change).settings("x") == CONFIG.settings("x") != CONFIG.settings("y")
 
 
-@pytest.mark.parametrize("wrong", [{"nearest": -1}, {"readers": 0}, {"quality": "best"}, {"supports": ()}])
+@pytest.mark.parametrize("wrong", [{"nearest": -1}, {"readers": 0}, {"supports": ()}])
 def test_impossible_options_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError):
         replace(CONFIG, **wrong)

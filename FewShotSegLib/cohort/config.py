@@ -7,14 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.files import write_json
 from FewShotSegLib.job import Drawing
 from FewShotSegLib.segmenter import SegmenterConfig
 
-Quality = Literal["full", "fast"]
 FILE = "cohort.json"
 SAME_RESULT = ("device", "batch")  # of the segmenter: they say where and how fast, not what
 
@@ -32,8 +31,6 @@ class CohortConfig:
         segmenter: how to segment; its device is that of the only worker, see `devices`.
         devices: one worker, with a model of its own, for each; empty for the segmenter's device alone.
         nearest: so many supports, those most like the scan, teach it; 0 for all of them.
-        quality: "full" also carries every result back to its support and compares it with the drawing there, which costs one more
-            registration; "fast" does without, and ranked held-back scans as well.
         pattern: which files of a folder are scans, such as "*_image.nii.gz"; "" for all that can be read.
         shard: (i, n): only the i-th of n parts of the list, i from 1.
         readers: scans read ahead of each worker; no more than these and the one in work are in memory.
@@ -51,7 +48,6 @@ class CohortConfig:
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     devices: tuple[str, ...] = ()
     nearest: int = 3
-    quality: Quality = "fast"
     pattern: str = ""
     shard: tuple[int, int] = (1, 1)
     readers: int = 1
@@ -66,8 +62,6 @@ class CohortConfig:
             raise ConfigError(f"Shard {number}/{of}", "i/n with i from 1 to n", "correct the shard")
         if self.nearest < 0 or self.readers < 1:
             raise ConfigError(f"nearest={self.nearest}, readers={self.readers}", "nearest from 0, readers from 1")
-        if self.quality not in get_args(Quality):
-            raise ConfigError(f"Quality {self.quality!r}", " or ".join(get_args(Quality)), "choose one of these")
         if not self.supports:
             raise ConfigError("A cohort without a support", "at least one drawn scan")
 
@@ -120,7 +114,7 @@ class CohortConfig:
         """A short digest of all that a result depends on besides its scan and the supports; `checkpoint`: its SHA-256."""
         record = self.to_json()
         segmenter = {key: value for key, value in record["segmenter"].items() if key not in (*SAME_RESULT, "checkpoint")}
-        kept = {key: record[key] for key in ("organs", "names", "nearest", "quality", "dry_run")}
+        kept = {key: record[key] for key in ("organs", "names", "nearest", "dry_run")}
         text = json.dumps([segmenter, kept, checkpoint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -102,7 +102,7 @@ class SegmentingEngine:
 
         drawn = list(self.supports.values())
         done = self.segmenter.segment(drawn, volume, cancel=cancel, choose=choose, inspect=solved.append)
-        prediction = predict(solved[0], done, self.segmenter, there_and_back=self.config.quality == "full")
+        prediction = predict(solved[0], done, self.segmenter)
         return Found(
             done,
             tuple(ids[i] for i in order),

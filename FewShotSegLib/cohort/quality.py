@@ -1,7 +1,7 @@
 """How good a result probably is: the Dice that is predicted from what can be measured without the truth.
 
 A ridge regression with weights that are not negative: more of a feature (each is oriented so that more is better) never lowers
-the prediction. It was fitted on scans that the encoder had not seen; `Resources/quality/*.json` says on which, and how well it
+the prediction. It was fitted on scans that the encoder had not seen; `Resources/quality` says on which, and how well it
 predicted data sets that it was not fitted on (`fewshotseg_training.calibrate`).
 """
 
@@ -26,8 +26,9 @@ from FewShotSegLib.resources import resource_dir
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import Segmenter, Solved
 
-LOGARITHMS = ("size", "length", "grey")  # features from minus infinity to 0
+FILE = "calibration.json"
 BEST = 0.98
+RIDGE = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class Calibration:
             return 0.0
         if any(name not in features for name in self.features):
             return math.nan
-        values = (np.array(_row(features, self.features)) - self.means) / self.scales
+        values = (np.array([features[name] for name in self.features]) - self.means) / self.scales
         return float(np.clip(self.intercept + values @ np.array(self.weights), 0, BEST))
 
     @classmethod
     def fit(
-        cls, rows: Sequence[Mapping[str, float]], dice: Sequence[float], names: Sequence[str], *, ridge: float = 10.0
+        cls, rows: Sequence[Mapping[str, float]], dice: Sequence[float], names: Sequence[str], *, ridge: float = RIDGE
     ) -> Calibration:
         """Fit to organs that were found.
 
@@ -65,7 +66,7 @@ class Calibration:
             names: the features to use.
             ridge: strength of the pull towards small weights, in organs.
         """
-        values, target = np.array([_row(row, names) for row in rows]), np.asarray(dice, float)
+        values, target = np.array([[row[name] for name in names] for row in rows]), np.asarray(dice, float)
         means, scales = values.mean(0), values.std(0) + 1e-6
         scaled = (values - means) / scales
         middle = float(target.mean())
@@ -90,15 +91,10 @@ class Calibration:
         write_json(path, record)
 
 
-def _row(features: Mapping[str, float], names: Sequence[str]) -> list[float]:
-    """Values in the order of the names; those that are logarithms as 0..1."""
-    return [math.exp(features[name]) if name in LOGARITHMS else features[name] for name in names]
-
-
 @cache
-def built_in(quality: str) -> Calibration:
-    """The calibration that comes with the library, for "full" or "fast" features."""
-    return Calibration.read(resource_dir("quality") / f"{quality}.json")
+def built_in() -> Calibration:
+    """The calibration that comes with the library."""
+    return Calibration.read(resource_dir("quality") / FILE)
 
 
 @dataclass(frozen=True)
@@ -113,19 +109,18 @@ class Prediction:
         return self.dice.get(organ, math.nan)
 
 
-def predict(solved: Solved, done: Segmentation, segmenter: Segmenter, *, there_and_back: bool) -> Prediction:
+def predict(solved: Solved, done: Segmentation, segmenter: Segmenter) -> Prediction:
     """Measure a result and predict its Dice. Nothing for a scan that teaches itself.
 
     Args:
         solved: what the Segmenter said about its result.
         done: the result.
         segmenter: that made it.
-        there_and_back: also with the features that cost another registration.
     """
     if any(support.scan is solved.scan for support in solved.supports):
         return Prediction()
     matcher = segmenter.method if isinstance(segmenter.method, Match) else None
     names = [organ.name for organ in done.organs]
-    measured = dict(zip(names, measure(solved, done.confidence, matcher, full=there_and_back), strict=True))
-    calibration = built_in("full" if there_and_back else "fast")
+    measured = dict(zip(names, measure(solved, done.confidence, matcher), strict=True))
+    calibration = built_in()
     return Prediction(measured, {name: calibration.predict(values) for name, values in measured.items()})

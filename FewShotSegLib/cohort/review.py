@@ -208,7 +208,6 @@ def _settings(config: CohortConfig, names: Mapping[str, str]) -> dict[str, str]:
         "taught by": "all supports" if config.nearest == 0 else f"at most {config.nearest}, the most alike",
         "method": config.segmenter.method,
         "checkpoint": config.segmenter.checkpoint,
-        "quality": config.quality,
     }
 
 

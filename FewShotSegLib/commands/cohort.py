@@ -50,7 +50,6 @@ def run_command(
     checkpoint: Annotated[str, typer.Option(help="Name or path.", show_default="built in")] = "",
     device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...; a worker for each.")] = None,
     nearest: Annotated[int, typer.Option(help="So many supports, those most like the scan, teach it; 0 = all.")] = 3,
-    quality: Annotated[str, typer.Option(help="fast or full: how the expected Dice is found; see the README.")] = "fast",
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="Results of DICOM series also as DICOM SEG; those done before, too.")
     ] = False,
@@ -94,7 +93,6 @@ def run_command(
         ),
         devices=devices if len(devices) > 1 else (),
         nearest=nearest,
-        quality=quality,  # type: ignore[arg-type]  # checked by the configuration
         pattern=pattern,
         shard=parts,
         readers=readers,

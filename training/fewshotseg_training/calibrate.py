@@ -21,9 +21,9 @@ import numpy as np
 import typer
 from scipy import stats
 
-from FewShotSegLib.cohort.features import DESCRIPTIONS, FAST, measure
+from FewShotSegLib.cohort.features import DESCRIPTIONS, measure
 from FewShotSegLib.cohort.nearest import Descriptor
-from FewShotSegLib.cohort.quality import Calibration
+from FewShotSegLib.cohort.quality import FILE, RIDGE, Calibration
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.evaluation.annotation import draw, organ_slices
@@ -36,7 +36,7 @@ from FewShotSegLib.segmenter_config import SegmenterConfig
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
-FULL = tuple(DESCRIPTIONS)
+FEATURES = tuple(DESCRIPTIONS)
 LEAST_SURE = 0.2
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -105,7 +105,7 @@ def _pair(segmenter: Segmenter, support: Support, query: Volume, truth: np.ndarr
     found = segmenter.segment(support, query, inspect=solved.append)
     middle = time.perf_counter()
     matcher = segmenter.method if isinstance(segmenter.method, Match) else None
-    features = measure(solved[0], found.confidence, matcher, full=True)
+    features = measure(solved[0], found.confidence, matcher)
     end = time.perf_counter()
     a, b = (Descriptor.of(scan.regular()) for scan in (solved[0].scan, solved[0].supports[0].scan))
     for organ, values in zip(found.organs, features, strict=True):
@@ -124,27 +124,45 @@ def _pair(segmenter: Segmenter, support: Support, query: Volume, truth: np.ndarr
 @app.command()
 def fit(
     files: Annotated[list[Path], typer.Argument(help="What `collect` wrote.")],
-    output: Annotated[Path | None, typer.Option(help="Folder for full.json and fast.json.")] = None,
+    output: Annotated[Path | None, typer.Option(help=f"Folder for {FILE}.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="Only this feature; repeat for more. All by default.")] = None,
+    ridge: Annotated[float, typer.Option(help="See `Calibration.fit`.")] = RIDGE,
 ) -> None:
-    """Fit the calibrations to all rows; report how each predicts every data set when that is left out of the fit."""
-    rows = read_rows(files)
-    for quality, names in (("full", FULL), ("fast", FAST)):
-        report = {name: asdict(left_out(rows, name, names)) for name in sorted({row["dataset"] for row in rows})}
-        calibration = fitted(rows, names)
-        weights = {name: round(weight, 3) for name, weight in zip(names, calibration.weights, strict=True) if weight > 0}
-        typer.echo(f"{quality}: weights {weights}")
-        for name, found in report.items():
-            typer.echo(f"  {name} left out of the fit: {found}")
-        pooled = pooled_left_out(rows, names)
-        typer.echo(f"  all data sets left out in turn: {pooled}")
-        if output is not None:
-            made_from = {
-                "fitted_on": _counts(rows),
-                "left_out": report,
-                "pooled": asdict(pooled),
-                "encoder": sorted({row["checkpoint"] for row in rows}),
-            }
-            replace(calibration, made_from=made_from).write(output / f"{quality}.json")
+    """Fit the calibration to all rows; report how it predicts every data set when that is left out of the fit."""
+    rows, how = read_rows(files), Fit(tuple(feature or FEATURES), ridge)
+    report = {name: asdict(left_out(rows, name, how)) for name in sorted({row["dataset"] for row in rows})}
+    calibration = fitted(rows, how)
+    typer.echo(f"weights {dict(zip(how.features, [round(weight, 3) for weight in calibration.weights], strict=True))}")
+    for name, found in report.items():
+        typer.echo(f"{name} left out of the fit: {found}")
+    pooled = pooled_left_out(rows, how)
+    typer.echo(f"all data sets left out in turn: {pooled}")
+    if output is not None:
+        made_from = {
+            "fitted_on": _counts(rows),
+            "left_out": report,
+            "pooled": asdict(pooled),
+            "encoder": sorted({row["checkpoint"] for row in rows}),
+        }
+        replace(calibration, made_from=made_from).write(output / FILE)
+
+
+@app.command(name="judge")
+def judge_rows(
+    files: Annotated[list[Path], typer.Argument(help="What `collect` wrote, of scans that the calibration was not fitted on.")],
+    calibration: Annotated[Path, typer.Option(help="The calibration.")],
+) -> None:
+    """Report how a calibration predicts other rows."""
+    rows, made = read_rows(files), Calibration.read(calibration)
+    typer.echo(_judge(rows, [made.predict(row["features"]) for row in rows]))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted: which features, and how strongly they are pulled together."""
+
+    features: tuple[str, ...] = FEATURES
+    ridge: float = RIDGE
 
 
 @dataclass(frozen=True)
@@ -185,27 +203,27 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     return round(float(stats.spearmanr(a, b).statistic), 3)
 
 
-def fitted(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Calibration:
+def fitted(rows: Sequence[dict[str, Any]], how: Fit) -> Calibration:
     """The calibration of all rows with an organ that was found."""
     found = [row for row in rows if row["features"]]
-    return Calibration.fit([row["features"] for row in found], [row["dice"] for row in found], names)
+    return Calibration.fit([row["features"] for row in found], [row["dice"] for row in found], how.features, ridge=how.ridge)
 
 
-def left_out(rows: Sequence[dict[str, Any]], name: str, names: Sequence[str]) -> Report:
+def left_out(rows: Sequence[dict[str, Any]], name: str, how: Fit) -> Report:
     """How the calibration of all other data sets predicts this one."""
     mine = [row for row in rows if row["dataset"] == name]
-    return _judge(mine, _expected(rows, name, names))
+    return _judge(mine, _expected(rows, name, how))
 
 
-def pooled_left_out(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Report:
+def pooled_left_out(rows: Sequence[dict[str, Any]], how: Fit) -> Report:
     """The same of all data sets together, each predicted by the calibration of the others."""
-    found = {name: iter(_expected(rows, name, names)) for name in {row["dataset"] for row in rows}}
+    found = {name: iter(_expected(rows, name, how)) for name in {row["dataset"] for row in rows}}
     return _judge(rows, [next(found[row["dataset"]]) for row in rows])
 
 
-def _expected(rows: Sequence[dict[str, Any]], name: str, names: Sequence[str]) -> list[float]:
+def _expected(rows: Sequence[dict[str, Any]], name: str, how: Fit) -> list[float]:
     """Expected Dice of the organs of a data set, after the calibration of the others."""
-    calibration = fitted([row for row in rows if row["dataset"] != name], names)
+    calibration = fitted([row for row in rows if row["dataset"] != name], how)
     return [calibration.predict(row["features"]) for row in rows if row["dataset"] == name]
 
 
