@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from typer.testing import CliRunner
 
+from FewShotSegLib.cli import app
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.comparison import CompareConfig, cells, compare
-from FewShotSegLib.evaluation.comparison_report import markdown, write_comparison
+from FewShotSegLib.evaluation.comparison_report import HEADINGS, markdown, write_comparison
 from FewShotSegLib.evaluation.config import EvaluateConfig
 from FewShotSegLib.evaluation.figures import box_plots, extreme_cases, pictures
 from FewShotSegLib.evaluation.isolated import evaluate_apart
@@ -98,6 +100,19 @@ def test_tables_figures_and_page(tmp_path: Path) -> None:
     html = page.read_text()
     assert "data:image/png;base64," in html and "a note" in html and "http" not in html
     assert (tmp_path / "chaos_t2" / "oracle-z.png").read_bytes().startswith(PNG)
+
+
+def test_the_command_prints_whole_rows_and_writes_the_page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal is; a scan that teaches itself says nothing about the choice of supports."""
+    monkeypatch.setattr("FewShotSegLib.evaluation.isolated.evaluate_apart", evaluate)
+    monkeypatch.setenv("COLUMNS", "60")
+    words = ["--method", "paste", "--protocol", "oracle-z", "--protocol", "same-scan:1", "--support", "all"]
+    done = CliRunner().invoke(app, ["compare", str(folder), "--output", str(tmp_path), *words, "--pictures", "1"])
+    assert done.exit_code == 0, done.output
+    carried, same = ([cell.strip() for cell in line.split("|")] for line in done.output.splitlines() if "| paste |" in line)
+    assert len(carried) == len(same) == len(HEADINGS) + 2
+    assert " to " in carried[4] and same[4] == "-" and " to " in same[3]
+    assert (tmp_path / "comparison.html").read_text().count("data:image/jpeg") == 4
 
 
 def test_the_worst_cases_come_first_and_no_case_twice(tmp_path: Path) -> None:

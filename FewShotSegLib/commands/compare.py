@@ -62,6 +62,6 @@ def compare(
         stdout().print(f"{done + 1} of {total}: {cell.method} on {cell.dataset}, {cell.protocol}")
 
     outcomes = run(config, evaluate_apart, tell)
-    stdout().print(markdown(outcomes), markup=False)
+    stdout().print(markdown(outcomes), markup=False, soft_wrap=True)  # a wrapped row is no table
     page = write_comparison(output, outcomes, box_plots(outcomes), picture_all(outcomes, method[0], pictures))
     show_file("Comparison", page)

@@ -47,7 +47,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         cell.label,
         _number(100 * found.dice.mean),
         _interval(found.dice),
-        _interval(found.dice_by_support),
+        "-" if cell.config.protocol == "same-scan" else _interval(found.dice_by_support),  # there every scan teaches itself
         _number(100 * found.nsd.mean),
         _number(found.hd95.mean),
         f"{found.failures} of {found.records}",
