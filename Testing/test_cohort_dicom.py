@@ -82,6 +82,20 @@ def test_what_was_done_without_gets_it_without_being_segmented_again(
     assert places.dicom_seg("d1").exists() and places.dicom_seg("d2").stat().st_mtime_ns == written
 
 
+def test_which_series_was_taken_and_left_out_copies_are_noted(config: CohortConfig) -> None:
+    for path in (config.source / "d1").iterdir():
+        (config.source / "d1" / f"copy{path.name}").write_bytes(path.read_bytes())
+    run(config)
+    notes = {}
+    for name in ("d1", "d2", "s000"):
+        record = CaseRecord.read(Places(config.output).record(name))
+        assert record is not None
+        notes[name] = record.notes
+    assert len(notes["d1"]) == 1 and "4 copies of slices are left out" in notes["d1"][0]
+    assert len(notes["d2"]) == 1 and "holds 2 series" in notes["d2"][0] and notes["s000"] == ()
+    assert "d2 holds 2 series" in write_review(config.output).read_text(encoding="utf-8")
+
+
 def test_one_of_an_earlier_result_never_stays(config: CohortConfig) -> None:
     run(config)
     assert run(replace(config, dicom_seg=False, nearest=1)) == Tally(done=3)

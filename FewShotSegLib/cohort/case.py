@@ -17,7 +17,7 @@ from FewShotSegLib.cohort.locks import Locks
 from FewShotSegLib.cohort.manifest import Case
 from FewShotSegLib.cohort.pictures import write_picture
 from FewShotSegLib.cohort.places import Places
-from FewShotSegLib.cohort.record import CaseRecord, OrganRecord
+from FewShotSegLib.cohort.record import CaseRecord, OrganRecord, warnings_heard
 from FewShotSegLib.cohort.stamps import Stamp
 from FewShotSegLib.cohort.supports import CohortSupport, all_supports, is_current
 from FewShotSegLib.dicom_seg import import_highdicom
@@ -60,13 +60,14 @@ class Worker:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A case whose lock is held and whose scan is in memory; `error` where it cannot be read."""
+    """A case whose lock is held and whose scan is in memory, and what was warned of; `error` where it cannot be read."""
 
     case: Case
     input: Stamp | None
     volume: Volume | None
     seconds: float
     error: FewShotSegError | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_worker(config: CohortConfig, device: str = "", cancelled: ShouldCancel = _never) -> Worker:
@@ -141,12 +142,13 @@ def _read(case: Case, worker: Worker) -> Loaded | CaseRecord:
         stamp = Stamp.of(case.image, before.input if before else None, verify=worker.config.verify)
         if before is not None and is_done(before, stamp, worker):
             return before
-        volume = replace(Volume.read(case.image, series=case.series or None), name=case.name)
+        with warnings_heard() as notes:
+            volume = replace(Volume.read(case.image, series=case.series or None), name=case.name)
     except FewShotSegError as error:
         return Loaded(case, stamp, None, time.perf_counter() - started, error)
     except Exception as error:  # a reader may fail in any way on a damaged file
         return Loaded(case, stamp, None, time.perf_counter() - started, _unexpected(error))
-    return Loaded(case, stamp, volume, time.perf_counter() - started)
+    return Loaded(case, stamp, volume, time.perf_counter() - started, notes=tuple(notes))
 
 
 def is_done(record: CaseRecord, stamp: Stamp | None, worker: Worker) -> bool:
@@ -194,6 +196,7 @@ def _segmented(loaded: Loaded, worker: Worker) -> tuple[CaseRecord, Found | None
         seconds={"read": round(loaded.seconds, 3), "segment": round(time.perf_counter() - started, 3)},
         host=socket.gethostname(),
         made_with=worker.engine.made_with(),
+        notes=loaded.notes,
         error=_told(error),
     )
     return (record, None) if found is None else (_with_result(record, found), found)
@@ -212,7 +215,7 @@ def _with_result(record: CaseRecord, found: Found) -> CaseRecord:
         similarity=found.similarity,
         organs=organs,
         features=prediction.features,
-        notes=done.notes,
+        notes=(*record.notes, *done.notes),
     )
 
 

@@ -1,10 +1,13 @@
-"""What became of a case: the JSON beside its result."""
+"""What became of a case: the JSON beside its result, and the warnings that belong into it."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +15,7 @@ from typing import Any, Literal
 from FewShotSegLib.cohort.stamps import Stamp
 from FewShotSegLib.files import write_json
 
+LIBRARY = "FewShotSegLib"
 Status = Literal["done", "failed", "corrected", "busy"]
 
 
@@ -104,6 +108,24 @@ class CaseRecord:
             return cls(**known, fresh=False)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+@contextmanager
+def warnings_heard() -> Iterator[list[str]]:
+    """Yield a list that gathers what the library warns of in this thread, such as which of several series was taken."""
+    here, heard = threading.get_ident(), list[str]()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == here:
+                heard.append(record.getMessage())
+
+    listener, logger = Listener(logging.WARNING), logging.getLogger(LIBRARY)
+    logger.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(listener)
 
 
 def _without_nan(value: Any) -> Any:

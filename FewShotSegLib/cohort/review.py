@@ -137,7 +137,7 @@ def _row(
         "unusual": unusual,
         "absent": [c.organ.name for c in cells if c.organ and c.organ.ml == 0],
         "taught_by": [names.get(name, name) for name in record.used] if record else [],
-        "notes": record.notes if record else (),
+        "notes": [note.replace(str(state.case.image), state.case.image.name) for note in record.notes] if record else [],
         "picture": _embedded(picture) if inside else "",
         "link": _link(picture, places) if picture.is_file() else "",
         "result": _link(places.result(state.case.name), places) if record and record.result else "",
