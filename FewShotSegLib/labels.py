@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,6 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.refine import refine
 
@@ -35,24 +35,34 @@ def between_slices(scan: EncodedScan, scores: Tensor, wanted: np.ndarray) -> Ten
 
 
 def to_voxels(
-    scan: EncodedScan, scores: Tensor, *, probabilities: bool = False, logits: bool = False, refined: bool = False
+    scan: EncodedScan,
+    scores: Tensor,
+    *,
+    probabilities: bool = False,
+    logits: bool = False,
+    refined: bool = False,
+    thin: Sequence[int] = (),
 ) -> VoxelLabels:
     """Label every voxel of the scan with the highest score (n, v, h, w); channel 0 is background.
 
+    Rows and columns are those of the cells, or a multiple.
+
     `logits`: the scores of the organs are margins over background (whose score is 0), so that their sigmoid, and not the
-    score itself, is the probability. `refined`: borders follow the edges of the image (see `refine`).
+    score itself, is the probability. `refined`: borders follow the edges of the image (see `refine`), those of `thin` organs
+    within a smaller window.
     """
     grid, organs = scan.grid, scores.shape[1] - 1
+    scale = grid.shape[1] // scores.shape[2]
     first = grid.backward_slices(np.zeros((1, *grid.shape[1:]), np.float32), order=1)
     at_once = max(1, BLOCK_VALUES // (max(first[0].size, grid.shape[1] * grid.shape[2]) * (organs + 1)))
     index = np.empty((grid.shape[0], *first.shape[1:]), np.uint8)
     kept = np.empty((organs, *index.shape), np.float16) if probabilities else None
     for start in range(0, grid.shape[0], at_once):
         wanted = np.arange(start, min(start + at_once, grid.shape[0]))
-        block = F.interpolate(between_slices(scan, scores, wanted), scale_factor=STRIDE, mode="bilinear").transpose(0, 1)
+        block = F.interpolate(between_slices(scan, scores, wanted), scale_factor=scale, mode="bilinear").transpose(0, 1)
         pixels = block.contiguous().numpy()
         if refined:
-            refine(pixels, scan.pixels(wanted))
+            refine(pixels, scan.pixels(wanted), thin, margins=logits)
         fine = grid.backward_slices(pixels, order=1)
         index[wanted] = fine.argmax(0)
         if kept is not None:

@@ -6,10 +6,13 @@ it steps where the image steps and stays smooth where the image is flat.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
 RADIUS = 6  # pixels of the network's grid
+THIN_RADIUS = 3  # for organs that are themselves hardly wider than a window of the other
 EPSILON = 0.02  # variance of the normalised image below which a window counts as flat
 NEAR = 0.02  # scores below are left as they are
 
@@ -28,10 +31,11 @@ def guided_filter(scores: np.ndarray, image: np.ndarray, radius: int = RADIUS, e
     return mean(slope) * image + mean(offset)
 
 
-def refine(scores: np.ndarray, image: np.ndarray) -> None:
-    """Refine fractions or margins (1 + organs, slices, H, W), in place, inside the box that holds all organs.
+def refine(scores: np.ndarray, image: np.ndarray, thin: Sequence[int] = (), *, margins: bool = False) -> None:
+    """Refine fractions or `margins` (1 + organs, slices, H, W), in place, inside the box that holds all organs.
 
-    Slices without any organ stay as they are.
+    Slices without any organ stay as they are. `thin`: numbers of organs for which the windows are smaller. What these get
+    more or less than with the others' windows, background gets less or more, unless its score is that of no margin.
     """
     organs = scores[1:].max(0)
     slices = np.flatnonzero(organs.max((1, 2)) > NEAR)
@@ -39,5 +43,11 @@ def refine(scores: np.ndarray, image: np.ndarray) -> None:
         return
     box = ndimage.find_objects((organs.max(0) > NEAR).astype(np.uint8))[0]
     rows, columns = (slice(max(0, s.start - 2 * RADIUS), s.stop + 2 * RADIUS) for s in box)
-    part = scores[:, slices, rows, columns]
-    scores[:, slices, rows, columns] = guided_filter(part, image[slices, rows, columns])
+    part, guide = scores[:, slices, rows, columns], image[slices, rows, columns]
+    found = guided_filter(part, guide)
+    for organ in thin:
+        sharper = guided_filter(part[1 + organ][None], guide, THIN_RADIUS)[0]
+        if not margins:
+            found[0] += found[1 + organ] - sharper
+        found[1 + organ] = sharper
+    scores[:, slices, rows, columns] = found

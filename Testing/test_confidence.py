@@ -27,7 +27,7 @@ def scan(geometry: Geometry = AXIAL, slices: tuple[int, ...] = (0, 2, 4, 6)) -> 
 
 def answer(scores: Tensor, best: float | Tensor = GOOD, margins: bool = False) -> Answer:
     quality = torch.as_tensor(best, dtype=torch.float32).expand(len(scores), 4, 4)
-    return Answer(scores, margins, Carried(scores, quality, torch.empty(0)))
+    return Answer(scores, margins, Carried(scores, quality))
 
 
 def sure(fraction: float, slices: int = 4) -> Tensor:
@@ -99,6 +99,6 @@ def test_margins_of_prototype_heads_are_logits() -> None:
     scores = torch.zeros(4, 3, 4, 4)
     scores[:, 1:] = -20.0
     scores[:, 1, :2] = 2.0
-    carried = Carried(sure(1.0), torch.full((4, 4, 4), GOOD), torch.empty(0))
+    carried = Carried(sure(1.0), torch.full((4, 4, 4), GOOD))
     found = confidence_of(Answer(scores, True, carried), scan(), labels_of())
     assert found.organs[0] == pytest.approx(1 / (1 + np.exp(-2.0)), rel=1e-5)

@@ -88,3 +88,21 @@ def test_nothing_to_refine() -> None:
     before = scores.copy()
     refine(scores, np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32))
     assert np.array_equal(scores, before)
+
+
+def test_thin_organs_have_smaller_windows_and_fractions_still_sum_to_one() -> None:
+    image, truth = image_and_truth()
+    ring = truth & ~ndimage.binary_erosion(truth, iterations=4, structure=np.ones((1, 3, 3), bool))
+    image = image - 1.5 * ring  # like muscle around blood
+    organs = np.roll(np.stack([ring, truth & ~ring]), 2, 3).astype(np.float32)
+    fractions = ndimage.gaussian_filter(organs, (0, 0, 2, 2))
+    scores = np.concatenate([1 - fractions.sum(0, keepdims=True), fractions])
+    alike, sharper = scores.copy(), scores.copy()
+    refine(alike, image)
+    refine(sharper, image, thin=[0])
+    np.testing.assert_allclose(sharper.sum(0), 1, atol=1e-4)
+    np.testing.assert_array_equal(sharper[2], alike[2])
+    assert dice(sharper.argmax(0) == 1, ring) > dice(alike.argmax(0) == 1, ring) + 0.02
+    margins = np.concatenate([np.zeros_like(scores[:1]), scores[1:] - 0.5])
+    refine(margins, image, thin=[0], margins=True)
+    assert not margins[0].any()

@@ -99,7 +99,7 @@ def test_each_organ_is_one_piece_unless_all_are_wanted(monkeypatch: pytest.Monke
     scores = torch.zeros(8, 3, 16, 16)
     scores[:, 0] = 0.5
     scores[2:5, 1, 3:7, 3:7] = scores[2:4, 1, 10:12, 10:12] = scores[1:3, 2, 3:6, 9:14] = 1
-    carried = Carried(scores, torch.ones(8, 16, 16), torch.empty(0))
+    carried = Carried(scores, torch.ones(8, 16, 16))
     monkeypatch.setattr(strategies, "answer", lambda *args: Answer(scores, False, carried))
     some, everything = (segmenter(largest_only=only, refine=False).segment(support, query) for only in (True, False))
     assert [ndimage.label(everything.mask(organ))[1] for organ in BIG] == [2, 1]

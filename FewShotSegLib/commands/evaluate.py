@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from FewShotSegLib.commands.console import progress_bars, show_file, stdout
+from FewShotSegLib.commands.options import method_options
 
 if TYPE_CHECKING:
     from FewShotSegLib.evaluation.config import EvaluateConfig
@@ -20,6 +21,7 @@ def evaluate(
         str, typer.Option(help="A method (`fewshotseg methods`) or a baseline: elastix, fill-between, grow-from-seeds, paste.")
     ] = "match",
     strategy: Annotated[str, typer.Option(help="auto, direct or propagate; for the published methods.")] = "auto",
+    option: Annotated[list[str] | None, typer.Option(help="Option of the method, key=value; repeat for more.")] = None,
     protocol: Annotated[str, typer.Option(help="full-volume, oracle-z or same-scan.")] = "full-volume",
     slices_drawn: Annotated[int | None, typer.Option(help="Drawn slices of each organ.", show_default="all")] = None,
     slice_rule: Annotated[str, typer.Option(help="Which slices are drawn: spread or ends.")] = "spread",
@@ -54,6 +56,7 @@ def evaluate(
         seed=seed,
         device=device,
         json=json,
+        options=method_options(option),
     )
     result = _run(config)
     stdout().print(rich_table(result))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +28,7 @@ class EvaluateConfig:
         data_dir: folder of labelled scans (see `datasets`).
         method: a method of the library or a baseline.
         strategy: of the published methods, see `SegmenterConfig`.
+        options: of the method, see `create_method`.
         protocol: "full-volume": nothing is told about the query and every voxel counts; "oracle-z": the slices on which each
             organ lies are told and only they count, as in the papers; "same-scan": some slices of a scan are drawn, the
             others count.
@@ -61,6 +63,7 @@ class EvaluateConfig:
     seed: int = 0
     device: str = "auto"
     json: str | Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_choice("method", self.method, (*list_methods(), *list_baselines()))
@@ -70,6 +73,8 @@ class EvaluateConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} = {value}", f"{least} or more")
+        if self.options and self.method in list_baselines():
+            raise ConfigError(f"Options for the baseline {self.method}: {dict(self.options)}", "none, they are for methods")
         if self.protocol == "same-scan" and self.slices_drawn is None:
             raise ConfigError("same-scan use without a number of drawn slices", "for example 1, 3 or 5", "set slices_drawn")
         self._check_checkpoints()

@@ -105,8 +105,8 @@ def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
         return baseline
     checkpoint = config.checkpoint_for(fold) or DEFAULT_CHECKPOINT
     encoder = untrained_encoder(checkpoint, config.seed) if is_untrained(checkpoint) else None
-    options = SegmenterConfig(config.method, strategy=config.strategy, checkpoint=checkpoint, device=config.device)
-    return Segmenter(options, encoder=encoder)
+    how = SegmenterConfig(config.method, config.options, strategy=config.strategy, checkpoint=checkpoint, device=config.device)
+    return Segmenter(how, encoder=encoder)
 
 
 def is_told(config: EvaluateConfig, segmenter: Segmenting) -> bool:

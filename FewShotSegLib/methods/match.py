@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -28,6 +28,7 @@ class MatchConfig:
 
     For the same scan: `drawn_sigma` and `near_sigma` (cells) are the windows towards drawn and towards finished slices,
     `distance_mm` is the distance between slices that costs one logit, `neighbours` how many finished slices are asked.
+    `closer`: thin organs in a new scan are looked at a second time, at twice the resolution (`strategies.closer`).
     """
 
     temperature: float = 40.0
@@ -38,6 +39,7 @@ class MatchConfig:
     near_sigma: float = 1.5
     distance_mm: float = 7.7
     neighbours: int = 2
+    closer: bool = True
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 
     def __post_init__(self) -> None:
@@ -64,11 +66,14 @@ class MatchMemory:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """Labels carried to the query's cells: `values` (n v h w) fractions, channel 0 = background; best similarity (n h w)."""
+    """Labels carried to the query's cells: `values` (n v h w) fractions, channel 0 = background; best similarity (n h w).
+
+    `places`: where each support was asked, (3 n h w) as from `register`; none within a scan.
+    """
 
     values: Tensor
     best: Tensor
-    place: Tensor
+    places: tuple[Tensor, ...] = ()
 
 
 class Match:
@@ -94,13 +99,12 @@ class Match:
 
     def carry(self, query: ScanFeatures, supports: Sequence[tuple[ScanFeatures, Tensor]]) -> Carried:
         """Carry the `values` (m v h w) of every support scan to the query; several supports share one softmax."""
-        return join([self.carry_one(query, support, values) for support, values in supports])
-
-    def carry_one(self, query: ScanFeatures, support: ScanFeatures, values: Tensor) -> Attention:
-        """Register one support to the query and gather its values around the places."""
-        place = register(query, support, self.config.registration)
-        window = self.window(support.slice_mm, support.cell_mm, self.config.reach_mm)
-        return attend(query.features, support.features, place, values, window, query.inside)
+        places = tuple(register(query, support, self.config.registration) for support, _ in supports)
+        answers = []
+        for (support, values), place in zip(supports, places, strict=True):
+            window = self.window(support.slice_mm, support.cell_mm, self.config.reach_mm)
+            answers.append(attend(query.features, support.features, place, values, window, query.inside))
+        return replace(join(answers), places=places)
 
     def window(self, slice_mm: float, cell_mm: float, reach_mm: float) -> Window:
         """The attention's window on a support with these sizes."""
@@ -108,10 +112,10 @@ class Match:
 
 
 def join(answers: Sequence[Attention]) -> Carried:
-    """The answers of several supports as if all their cells had shared one softmax; the place is that of the first."""
+    """The answers of several supports as if all their cells had shared one softmax."""
     mass = torch.stack([a.mass for a in answers])
     shares = mass.softmax(0).nan_to_num()  # outside the body nobody was asked
     values = sum((share[:, None] * a.values for share, a in zip(shares, answers, strict=True)), torch.zeros(()))
     values[:, 0] += (mass.amax(0) == -torch.inf).float()
     best = torch.stack([a.best for a in answers]).amax(0)
-    return Carried(torch.as_tensor(values), best, answers[0].place)
+    return Carried(torch.as_tensor(values), best)

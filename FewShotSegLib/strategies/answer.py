@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
+from FewShotSegLib.strategies.closer import Encode, look_closer, thin_organs
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import complete
 
@@ -23,12 +25,16 @@ Step = Callable[[float], None]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query."""
+    """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query.
+
+    `encode`: features of slices, where `match` may take a closer look at the query.
+    """
 
     supports: Sequence[EncodedSupport]
     query: EncodedScan
     told: Mapping[int, tuple[int, int]]
     same: bool
+    encode: Encode | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,40 +43,49 @@ class Answer:
 
     `margins`: the organs' scores are logits over background, whose score is 0; otherwise all are fractions.
     `carried` is what `match` found on the way: it also says where to doubt.
+    `finer`: the same scores after a closer look, (n, 1 + organs, 2 h, 2 w), where one was taken.
     """
 
     scores: Tensor
     margins: bool
     carried: Carried
+    finer: Tensor | None = None
 
 
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
     """Scores of the query's cells by `method`; prototype heads stand on what `match` finds about place and extent."""
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
-    carried = carry(matcher, task, step)
+    known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
+    carried = carry(matcher, task, known, step)
     if isinstance(method, Match):
-        return Answer(carried.values, False, carried)
+        return Answer(carried.values, False, carried, _closer(method, task, known, carried))
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     organs = carried.values.shape[1] - 1
-    scores = [_head_scores(head, method, task, carried, organ) for organ in range(organs)]
-    return Answer(torch.stack([torch.zeros_like(scores[0]), *scores], 1), True, carried)
+    margins = [_head_scores(head, method, task, carried, organ) for organ in range(organs)]
+    return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried)
 
 
-def carry(matcher: Match, task: Task, step: Step) -> Carried:
-    """Labels of all organs on the query's cells, by dense matching."""
+def _closer(method: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], carried: Carried) -> Tensor | None:
+    if not (known and task.encode and method.config.closer):
+        return None
+    thin = thin_organs(task.supports)
+    return look_closer(method, known, task.query, carried, thin, task.encode) if thin else None
+
+
+def carry(matcher: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], step: Step) -> Carried:
+    """Labels of all organs on the query's cells, by dense matching; `known`: the supports with the values of their cells."""
     if task.same:
         return filled(task.supports[0], matcher.config, step)
-    supports = [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
     step(0.2)
-    return matcher.carry(task.query.regular(), supports)
+    return matcher.carry(task.query.regular(), known)
 
 
 def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
     """The support's labels on all its slices: as drawn where they were drawn, completed where not."""
     organs, n = len(support.masks), len(support.scan.slices)
     if support.drawn.all():
-        return Carried(support.values(list(range(organs))), torch.ones_like(support.scan.body), torch.empty(0))
+        return Carried(support.values(list(range(organs))), torch.ones_like(support.scan.body))
     values = torch.zeros(n, 1 + organs, *support.scan.body.shape[1:])
     values[:, 0] = 1
     best = torch.ones_like(support.scan.body)
@@ -83,7 +98,7 @@ def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
         values[:, [1 + o for o in members]] = part.values[:, 1:]
         values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
         best = torch.minimum(best, part.best)
-    return Carried(values, best, torch.empty(0))
+    return Carried(values, best)
 
 
 def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:

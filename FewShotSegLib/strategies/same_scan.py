@@ -64,7 +64,7 @@ def complete(
         hard[i] = harden(values[i])
         finished.add(i)
         step((count + 1) / len(order))
-    return Carried(values, best, torch.empty(0))
+    return Carried(values, best)
 
 
 def _by_distance(z_mm: np.ndarray, anchors: list[int]) -> list[int]:

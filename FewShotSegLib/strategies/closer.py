@@ -1,0 +1,146 @@
+"""A closer look at thin organs: scores at twice the resolution of the cells, where such an organ was found.
+
+Cells are 8 pixels wide, and the muscle of a heart is hardly more. The surroundings of thin organs are encoded again from images
+moved by a quarter of a cell to each side; the cells of the four lie between one another, half a cell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib.correspondence import ScanFeatures, attend
+from FewShotSegLib.drawings import EncodedSupport
+from FewShotSegLib.encoders import STRIDE
+from FewShotSegLib.encoding import EncodedScan, cell_fractions
+from FewShotSegLib.methods.match import Carried, Match, join
+
+THIN = 1.5  # cells: measured thickness below which an organ is looked at more closely
+SEEN = 0.05  # fraction from which an organ may be there
+AROUND = 2  # cells beside those where it may be, that are looked at too
+CONTEXT = 6  # cells beyond, that are encoded for what the encoder sees of them
+QUARTER = STRIDE // 4  # pixels
+
+Encode = Callable[[Tensor], Iterator[Tensor]]
+"""Slices (n, H, W) -> features (b, c, H / 8, W / 8), batch after batch: a `FeatureRunner`."""
+
+
+def thickness(fractions: Tensor) -> float:
+    """Mean thickness in cells of an organ on slices (n, h, w): twice its area over the length of its border; 0 without any."""
+    rows, columns = torch.diff(fractions, dim=1)[:, :, :-1], torch.diff(fractions, dim=2)[:, :-1]
+    border = float((rows.square() + columns.square()).sqrt().sum())
+    return 2 * float(fractions.sum()) / border if border else 0.0
+
+
+def thin_organs(supports: Sequence[EncodedSupport]) -> list[int]:
+    """Numbers of the organs that are thin on the slices that were drawn, in the mean over the supports."""
+    found = []
+    for organ in range(len(supports[0].masks)):
+        drawn = [s.masks[organ][torch.from_numpy(s.drawn[organ])].float() for s in supports]
+        if 0 < np.mean([thickness(cell_fractions(masks)) for masks in drawn]) < THIN:
+            found.append(organ)
+    return found
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """Where to look: slices (indices into the encoded ones), rows and columns of cells, and which of these cells (n, h, w)."""
+
+    slices: Tensor
+    rows: slice
+    columns: slice
+    wanted: Tensor
+
+    @classmethod
+    def around(cls, seen: Tensor, inside: Tensor) -> _Crop | None:
+        """The crop that holds all cells `seen` (n, h, w), inside the body; None without any."""
+        wide = F.max_pool2d(seen[:, None].float(), 2 * AROUND + 1, 1, AROUND)[:, 0].bool() & inside
+        if not wide.any():
+            return None
+        slices = wide.flatten(1).any(1).nonzero()[:, 0]
+        rows, columns = (_span(wide.any(0).any(other)) for other in (1, 0))
+        return cls(slices, rows, columns, wide[slices][:, rows, columns])
+
+    def pixels(self, slices: Tensor, dy: int, dx: int) -> Tensor:
+        """What is to be encoded of slices (n, H, W) moved by so many pixels; beyond the image its border goes on."""
+        padded = F.pad(slices[:, None], (QUARTER,) * 4, mode="replicate")[:, 0]
+        y, x = self.rows.start * STRIDE + dy + QUARTER, self.columns.start * STRIDE + dx + QUARTER
+        height, width = ((s.stop - s.start) * STRIDE for s in (self.rows, self.columns))
+        return padded[:, y : y + height, x : x + width].contiguous()
+
+
+def _span(held: Tensor) -> slice:
+    """From the first to the last that is held, with context, within the image."""
+    where = held.nonzero()[:, 0]
+    return slice(max(0, int(where[0]) - CONTEXT), min(len(held), int(where[-1]) + 1 + CONTEXT))
+
+
+def look_closer(
+    method: Match,
+    known: Sequence[tuple[ScanFeatures, Tensor]],
+    query: EncodedScan,
+    carried: Carried,
+    thin: Sequence[int],
+    encode: Encode,
+) -> Tensor | None:
+    """Scores (n, v, 2 h, 2 w): what was carried, and around `thin` organs what a closer look tells; None where none is seen.
+
+    Args:
+        known: supports with their values (m v h w), as for `Match.carry`, which gave `carried`.
+        encode: unit features of slices, as those of the query.
+    """
+    seen = carried.values[:, [1 + organ for organ in thin]].amax(1) > SEEN
+    crop = _Crop.around(seen, query.regular().inside)
+    if crop is None:
+        return None
+    scores = F.interpolate(carried.values, scale_factor=2, mode="bilinear")
+    slices = torch.from_numpy(query.pixels(query.slices[crop.slices.numpy()]))
+    for dy in (-QUARTER, QUARTER):
+        for dx in (-QUARTER, QUARTER):
+            features = torch.cat(list(encode(crop.pixels(slices, dy, dx))))
+            places = [
+                _moved(place, dy / STRIDE, dx / STRIDE)[:, crop.slices, crop.rows, crop.columns] for place in carried.places
+            ]
+            values = _ask(method, known, features, places, crop.wanted)
+            _put(scores, values, crop, dy > 0, dx > 0)
+    return scores
+
+
+def _ask(
+    method: Match, known: Sequence[tuple[ScanFeatures, Tensor]], features: Tensor, places: Sequence[Tensor], wanted: Tensor
+) -> Tensor:
+    """Values (n, v, h, w) of moved cells."""
+    answers = []
+    for (support, values), place in zip(known, places, strict=True):
+        window = method.window(support.slice_mm, support.cell_mm, method.config.reach_mm)
+        answers.append(attend(features, support.features, place, values, window, wanted))
+    return join(answers).values
+
+
+def _put(scores: Tensor, values: Tensor, crop: _Crop, down: bool, right: bool) -> None:
+    """Every second row and column of the crop, where it was wanted, in place."""
+    rows, columns = (
+        torch.arange(s.start, s.stop) * 2 + later for s, later in ((crop.rows, int(down)), (crop.columns, int(right)))
+    )
+    at = (crop.slices[:, None, None], slice(None), rows[:, None], columns)
+    before = scores[at[0], :, at[2], at[3]]
+    scores[at[0], :, at[2], at[3]] = torch.where(crop.wanted[..., None], values.permute(0, 2, 3, 1), before)
+
+
+def _moved(place: Tensor, dy: float, dx: float) -> Tensor:
+    """Places (3, n, h, w) of cells that lie so many cells further, interpolated, and beyond the border moved along."""
+    _, n, h, w = place.shape
+    y, x = torch.arange(h) + dy, torch.arange(w) + dx
+    near = [axis.clamp(0, size - 1) for axis, size in ((y, h), (x, w))]
+    grid = torch.stack(
+        torch.meshgrid(*(2 * a / max(1, size - 1) - 1 for a, size in zip(near, (h, w), strict=True)), indexing="ij"), -1
+    )
+    moved = F.grid_sample(place.transpose(0, 1), grid.flip(-1)[None].expand(n, -1, -1, -1), align_corners=True).transpose(0, 1)
+    beyond = torch.zeros(3, 1, h, w)
+    beyond[1], beyond[2] = (y - near[0])[:, None], (x - near[1])[None]
+    return moved + beyond

@@ -1,0 +1,84 @@
+"""A closer look at thin organs: what counts as thin, where moved cells lie, and what it gains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_encoder import TinyEncoder
+
+from FewShotSegLib.geometry import Geometry
+from FewShotSegLib.organs import Organ
+from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
+from FewShotSegLib.strategies.closer import _Crop, _moved, thickness
+from FewShotSegLib.support import Support
+from FewShotSegLib.volume import Volume
+
+SHAPE = (6, 128, 128)
+RING, DISC = Organ("muscle", 1), Organ("disc", 2)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1, 1.0), (2, 2.0), (4, 4.0)])
+def test_thickness_of_a_long_bar_is_its_width(width: int, expected: float) -> None:
+    cells = torch.zeros(2, 32, 40)
+    cells[:, 10 : 10 + width, 2:38] = 1
+    assert thickness(cells) == pytest.approx(expected, rel=0.12)
+    assert thickness(torch.zeros(1, 8, 8)) == 0
+
+
+def test_moved_cells_are_expected_between_their_neighbours_and_beyond_the_border() -> None:
+    rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
+    place = torch.stack([torch.full((2, 5, 7), 3.0), rows.expand(2, -1, -1) + 1, columns.expand(2, -1, -1) - 2])
+    moved = _moved(place, -0.25, 0.25)
+    torch.testing.assert_close(moved - place, torch.tensor([0, -0.25, 0.25])[:, None, None, None].expand_as(place))
+
+
+def test_the_crop_holds_what_may_be_there_with_context_and_stays_in_the_image() -> None:
+    seen = torch.zeros(4, 32, 32, dtype=torch.bool)
+    seen[1:3, 3, 20] = True
+    crop = _Crop.around(seen, torch.ones_like(seen))
+    assert crop is not None and crop.slices.tolist() == [1, 2]
+    assert (crop.rows, crop.columns) == (slice(0, 12), slice(12, 29))
+    assert crop.wanted.sum() == 2 * 25 and crop.wanted.shape == (2, 12, 17)
+    image = torch.arange(256.0).expand(2, 256, -1)
+    assert crop.pixels(image, -2, 2)[0, 0, :3].tolist() == [98, 99, 100]  # column 12 of the cells, two pixels further
+    assert _Crop.around(seen, ~seen & False) is None
+
+
+def heart(shift: tuple[int, int] = (0, 0), seed: int = 0) -> tuple[Volume, np.ndarray]:
+    """A ring five pixels wide around a bright pool, beside a disc; and its labels (z, y, x)."""
+    rows, columns = np.indices(SHAPE[1:])
+    away = np.hypot(rows - 60 - shift[0], columns - 50 - shift[1])
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:, (away >= 18) & (away < 23)] = RING.label
+    labels[:, np.hypot(rows - 64 - shift[0], columns - 96 - shift[1]) < 16] = DISC.label
+    body = np.hypot(rows - 64, columns - 64) < 60
+    image = 100 * body + 150 * (away < 18) - 60 * (labels == RING.label) + 60 * (labels == DISC.label)
+    noise = np.random.default_rng(seed).normal(0, 2, SHAPE)
+    return Volume((image + noise).astype(np.float32), Geometry((128, 128, 6), (2, 2, 8)), "heart", "MR"), labels
+
+
+def dice_of_the_ring(closer: bool, organs: tuple[Organ, ...]) -> tuple[float, int]:
+    """And how many batches were encoded."""
+    (image, drawn), (query, truth) = heart(), heart((3, -2), 1)
+    support = Support.create(image, np.stack([drawn == organ.label for organ in organs]), organs, slices="all")
+    encoder = TinyEncoder()
+    segmenter = Segmenter(SegmenterConfig(device="cpu", options={"closer": closer}), encoder=encoder)  # type: ignore[arg-type]
+    found = segmenter.segment(support, query).labels
+    first = organs[0].label
+    return 2 * float(((found == first) & (truth == first)).sum() / ((found == first).sum() + (truth == first).sum())), len(
+        encoder.batches
+    )
+
+
+@pytest.mark.usefixtures("small_and_steady")
+def test_a_thin_ring_gains() -> None:
+    (without, few), (closer, more) = (dice_of_the_ring(on, (RING, DISC)) for on in (False, True))
+    assert closer > without + 0.1 and closer > 0.6
+    assert more > few
+
+
+@pytest.mark.usefixtures("small_and_steady")
+def test_organs_that_are_not_thin_are_looked_at_once() -> None:
+    (without, few), (closer, more) = (dice_of_the_ring(on, (DISC,)) for on in (False, True))
+    assert (without, few) == (closer, more)
