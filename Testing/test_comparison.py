@@ -102,6 +102,15 @@ def test_tables_figures_and_page(tmp_path: Path) -> None:
     assert (tmp_path / "chaos_t2" / "oracle-z.png").read_bytes().startswith(PNG)
 
 
+def test_who_was_told_more_and_who_could_not_be_measured_is_said(folder: Path, tmp_path: Path) -> None:
+    outcomes = compare(options(folder, tmp_path), evaluate)
+    text = markdown(outcomes)
+    assert "| paste | - | -" in text and "\n- paste was not measured. The baseline paste with the protocol full-volume" in text
+    assert "| paste, told the extents |" in text and text.count("\nOracle-z, scored") == 1
+    html = write_comparison(tmp_path, outcomes, {}, {}).read_text()
+    assert "<li>paste was not measured." in html
+
+
 def test_the_command_prints_whole_rows_and_writes_the_page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However narrow the terminal is; a scan that teaches itself says nothing about the choice of supports."""
     monkeypatch.setattr("FewShotSegLib.evaluation.isolated.evaluate_apart", evaluate)
@@ -109,7 +118,7 @@ def test_the_command_prints_whole_rows_and_writes_the_page(folder: Path, tmp_pat
     words = ["--method", "paste", "--protocol", "oracle-z", "--protocol", "same-scan:1", "--support", "all"]
     done = CliRunner().invoke(app, ["compare", str(folder), "--output", str(tmp_path), *words, "--pictures", "1"])
     assert done.exit_code == 0, done.output
-    carried, same = ([cell.strip() for cell in line.split("|")] for line in done.output.splitlines() if "| paste |" in line)
+    carried, same = ([cell.strip() for cell in line.split("|")] for line in done.output.splitlines() if "| paste" in line)
     assert len(carried) == len(same) == len(HEADINGS) + 2
     assert " to " in carried[4] and same[4] == "-" and " to " in same[3]
     assert (tmp_path / "comparison.html").read_text().count("data:image/jpeg") == 4

@@ -32,7 +32,7 @@ HEADINGS = (
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """One row a method, under `HEADINGS`; a method that could not be measured has its reason in place of figures."""
+    """One row a method, under `HEADINGS`; a method that could not be measured has no figures (see `reasons`)."""
     return [_row(outcome) for outcome in outcomes]
 
 
@@ -41,10 +41,11 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     known = published(cell.dataset, cell.method, cell.protocol)
     theirs = "-" if known is None else f"{known:.1f}"
     if result is None:
-        return (cell.label, "-", outcome.reason, "-", "-", "-", "-", "-", "-", theirs)
+        return (cell.label, *["-"] * (len(HEADINGS) - 2), theirs)
     found = result.summary()
+    told = ", told the extents" if result.protocol.endswith("were told.") else ""
     return (
-        cell.label,
+        cell.label + told,
         _number(100 * found.dice.mean),
         _interval(found.dice),
         "-" if cell.config.protocol == "same-scan" else _interval(found.dice_by_support),  # there every scan teaches itself
@@ -55,6 +56,11 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         _number(float(result.machine.get("peak_memory_mb", math.nan)), 0),
         theirs,
     )
+
+
+def reasons(outcomes: Sequence[Outcome]) -> list[str]:
+    """Why methods could not be measured."""
+    return [f"{outcome.cell.label} was not measured. {outcome.reason}" for outcome in outcomes if outcome.result is None]
 
 
 def _interval(value: Mean) -> str:
@@ -71,12 +77,14 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     for (dataset, protocol), group in by_protocol(outcomes).items():
         lines += [f"## {dataset}, {protocol}", "", _explained(group), "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
         lines += [*(_line(row) for row in rows(group)), ""]
+        lines += [*(f"- {reason}" for reason in reasons(group)), ""] if reasons(group) else []
     return "\n".join(lines)
 
 
 def _explained(group: Sequence[Outcome]) -> str:
-    """The protocol in words, as the first result that there is tells it."""
-    return next((o.result.protocol for o in group if o.result is not None), "Nothing could be measured.")
+    """The protocol in words."""
+    described = group[0].cell.config.described
+    return described[0].upper() + described[1:]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -111,7 +119,7 @@ def write_comparison(
             "explained": _explained(group),
             "rows": rows(group),
             "plot": _encoded(plots.get((dataset, protocol), b"")),
-            "notes": sorted({note for o in group if o.result for note in o.result.notes}),
+            "notes": reasons(group) + sorted({note for o in group if o.result for note in o.result.notes}),
             "pictures": [
                 {"method": method, "case": p.case, "support": p.support, "dice": 100 * p.dice, "data": _encoded(p.jpeg)}
                 for (d, pr, method), found in pictures.items()

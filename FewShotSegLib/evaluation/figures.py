@@ -31,7 +31,7 @@ def box_plot(outcomes: Sequence[Outcome]) -> bytes:
         raise ConfigError("Figures need matplotlib", "", "pip install 'fewshotseg[baselines]'") from error
     measured = [(o.cell.label, o.result) for o in outcomes if o.result is not None]
     organs = list(dict.fromkeys(organ for _, result in measured for organ in result.organs))
-    figure = Figure(figsize=(2 + 0.35 * len(organs) * len(measured), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(6, 2 + 0.35 * len(organs) * len(measured)), 3.6 + 0.2 * len(measured)), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / max(len(measured), 1)
     for number, (method, result) in enumerate(measured):
@@ -42,7 +42,7 @@ def box_plot(outcomes: Sequence[Outcome]) -> bytes:
             box.set_facecolor(f"C{number % 10}")
     axes.set(ylabel="Dice, %", ylim=(-2, 102), xticks=np.arange(len(organs)), xticklabels=organs)
     axes.axhline(50, linewidth=0.5, color="grey")
-    axes.legend(fontsize="small", loc="lower left")
+    figure.legend(fontsize="small", loc="outside upper left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
