@@ -14,6 +14,7 @@ from evaluation_folder import labels_of, write_folder
 from FewShotSegLib.errors import OutputError
 from FewShotSegLib.evaluation.comparison import CompareConfig, cells, compare
 from FewShotSegLib.evaluation.config import EvaluateConfig
+from FewShotSegLib.evaluation.journal import same_options, without_place
 from FewShotSegLib.evaluation.result import EvaluationResult
 from FewShotSegLib.evaluation.run import evaluate
 from FewShotSegLib.segmentation import Segmentation
@@ -82,6 +83,13 @@ def test_what_does_not_fit_is_measured_anew(folder: Path, tmp_path: Path, change
         partial.write_text(partial.read_text()[:-30])
     run(folder, out, again, **options)
     assert again.seen == ["a", "b", "c"]
+
+
+def test_an_option_that_is_newer_than_the_file_had_its_default() -> None:
+    wanted = without_place(EvaluateConfig("data", limit=3, slice_rule="ends"))
+    older = {name: value for name, value in wanted.items() if name not in ("seed", "folds")} | {"json": "elsewhere.json"}
+    assert same_options(older, wanted) and not same_options(older, {**wanted, "seed": 1})
+    assert not same_options({k: v for k, v in wanted.items() if k != "limit"}, wanted)
 
 
 def test_each_support_is_a_scan_of_its_own(folder: Path, tmp_path: Path) -> None:

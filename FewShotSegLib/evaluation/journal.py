@@ -68,8 +68,9 @@ def without_place(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def same_options(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether two configurations, one of them read from JSON, measure the same."""
-    return {k: v for k, v in found.items() if k != "json"} == json.loads(json.dumps(wanted))
+    """Whether two configurations, one of them read from JSON, measure the same; an option that it lacks has its default."""
+    usual = without_place(EvaluateConfig("."))
+    return {**usual, **{k: v for k, v in found.items() if k != "json"}} == json.loads(json.dumps(wanted))
 
 
 def _measured(scan: dict[str, Any]) -> Measured:
