@@ -82,7 +82,7 @@ def test_a_calibration_finds_what_tells_and_never_turns_a_feature_round(tmp_path
     rng = np.random.default_rng(1)
     rows = [{"share": a, "noise": b, "wrong": -a, "size": c} for a, b, c in rng.uniform(0.01, 1, (200, 3))]
     dice = [0.2 + 0.5 * row["share"] + 0.2 * row["size"] for row in rows]
-    made = Calibration.fit(rows, dice, ("share", "noise", "wrong", "size"))
+    made = Calibration.fit(rows, dice, ("share", "noise", "wrong", "size"), ridge=10.0)
     assert made.weights[2] == 0 and made.weights[1] < 0.01 and min(made.weights) >= 0
     assert np.abs([made.predict(row) - true for row, true in zip(rows, dice, strict=True)]).max() < 0.03
     assert made.predict({}) == 0.0 and math.isnan(made.predict({"share": 1.0}))

@@ -38,12 +38,17 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """A solved scan and the support that is most like it: fractions (n, organs, h, w) of the result and of the drawing."""
+    """A solved scan and the support that is most like it: fractions (n, organs, h, w) of the result and of the drawing.
+
+    `share`: the answer's (n, organs, H, W), finer than the cells after a closer look; `weight`: the result's as finely.
+    """
 
     query: EncodedScan
     support: EncodedSupport
     found: Tensor
     drawn: Tensor
+    share: Tensor
+    weight: Tensor
 
 
 def measure(solved: Solved, confidence: np.ndarray, matcher: Match | None = None) -> list[dict[str, float]]:
@@ -65,7 +70,7 @@ def measure(solved: Solved, confidence: np.ndarray, matcher: Match | None = None
         steady = _steady(weight) / max(_steady(pair.drawn[:, organ]), 0.1)
         features = {
             "confidence": float(confidence[organ]),
-            "worst": _worst(solved.answer.carried.values[:, 1 + organ], weight),
+            "worst": _worst(pair.share[:, organ], pair.weight[:, organ]),
             "steady": min(STEADIEST, steady),
             "votes": _dice(voted[organ], found[organ]),
         }
@@ -79,7 +84,12 @@ def _pair(solved: Solved, matcher: Match) -> _Pair:
     organs = len(support.masks)
     masks = [scan.grid.forward_slices(solved.index == o + 1, scan.slices, order=1, fill=0.0) for o in range(organs)]
     found = torch.stack([cell_fractions(mask) for mask in masks], 1)
-    return _Pair(scan, support, found, filled(support, matcher.config, lambda part: None).values[:, 1:])
+    drawn = filled(support, matcher.config, lambda part: None).values[:, 1:]
+    finer = solved.answer.finer
+    if finer is None:
+        return _Pair(scan, support, found, drawn, solved.answer.carried.values[:, 1:], found)
+    weight = F.adaptive_avg_pool2d(torch.from_numpy(np.stack(masks, 1)), (finer.shape[2], finer.shape[3]))
+    return _Pair(scan, support, found, drawn, finer[:, 1:], weight)
 
 
 def _worst(share: Tensor, weight: Tensor) -> float:

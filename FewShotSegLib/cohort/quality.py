@@ -28,7 +28,7 @@ from FewShotSegLib.segmenter import Segmenter, Solved
 
 FILE = "calibration.json"
 BEST = 0.98
-RIDGE = 10.0
+RIDGE = 30.0
 
 
 @dataclass(frozen=True)
