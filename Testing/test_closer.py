@@ -10,7 +10,7 @@ from tiny_encoder import TinyEncoder
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
-from FewShotSegLib.strategies.closer import _Crop, _moved, thickness
+from FewShotSegLib.strategies.closer import WEAKEST, _Crop, _moved, give_way, thickness
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
@@ -43,6 +43,25 @@ def test_the_crop_holds_what_may_be_there_with_context_and_stays_in_the_image() 
     image = torch.arange(256.0).expand(2, 256, -1)
     assert crop.pixels(image, -2, 2)[0, 0, :3].tolist() == [98, 99, 100]  # column 12 of the cells, two pixels further
     assert _Crop.around(seen, ~seen & False) is None
+
+
+def test_background_gives_way_until_as_many_cells_win_as_the_fractions_sum_to() -> None:
+    """A vessel that covers 0.42 of each of 20 cells, and nothing wholly, beside an organ that is not thin."""
+    vessel, organ = torch.zeros(2, 10, 12), torch.zeros(2, 10, 12)
+    vessel[:, 3, :10], vessel[:, 4, :10] = 0.42, 0.3
+    organ[:, 6:9] = 0.9
+    organ[:, 3, 11] = 0.45
+    scores = torch.stack([1 - vessel - organ, vessel, organ], 1)
+    assert (scores.argmax(1) == 1).sum() == 0
+    given = give_way(scores, [0])
+    assert torch.equal(given[:, 1:], scores[:, 1:])
+    assert (given.argmax(1) == 1).sum() == 20 >= vessel.sum() > 14
+    assert torch.equal(given.argmax(1) == 2, scores.argmax(1) == 2)
+    torch.testing.assert_close(give_way(scores, []), scores)
+    thinner = torch.stack([1 - vessel / 3 - organ, vessel / 3, organ], 1)
+    torch.testing.assert_close(give_way(thinner, [0])[:, 1].amax(), torch.tensor(0.4), rtol=0.01, atol=0)
+    faint = torch.stack([1 - vessel / 100, vessel / 100], 1)
+    torch.testing.assert_close(give_way(faint, [0])[:, 0].amin(), faint[:, 0].amin() / WEAKEST, rtol=0.01, atol=0)
 
 
 def heart(shift: tuple[int, int] = (0, 0), seed: int = 0) -> tuple[Volume, np.ndarray]:

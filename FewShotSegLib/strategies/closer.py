@@ -24,6 +24,8 @@ THIN = 1.5  # cells: measured thickness below which an organ is looked at more c
 SEEN = 0.05  # fraction from which an organ may be there
 AROUND = 2  # cells beside those where it may be, that are looked at too
 CONTEXT = 6  # cells beyond, that are encoded for what the encoder sees of them
+WEAKEST = 9.0  # times that background is made weaker at the most
+FIRM, RAISED = 0.4, 4.0  # fraction to which thin organs are raised, and how many times at the most
 QUARTER = STRIDE // 4  # pixels
 
 Encode = Callable[[Tensor], Iterator[Tensor]]
@@ -45,6 +47,25 @@ def thin_organs(supports: Sequence[EncodedSupport]) -> list[int]:
         if 0 < np.mean([thickness(cell_fractions(masks)) for masks in drawn]) < THIN:
             found.append(organ)
     return found
+
+
+def give_way(scores: Tensor, thin: Sequence[int]) -> Tensor:
+    """Scores (n, v, h, w) in which background is weaker against `thin` organs, and the thinnest are stronger than others.
+
+    What is thinner than a cell covers half of one nowhere, and would never win. Background is made so much weaker that, over the
+    scan, as many cells win as the organ's fractions sum to; where several organs are, they share the weaker background. An organ
+    that covers less than `FIRM` of these cells is raised to it, or its thicker neighbours would take it.
+    """
+    odds, raised = torch.ones(2, scores.shape[1] - 1)
+    for organ in thin:
+        fractions = scores[:, 1 + organ].flatten()
+        count = int(fractions.sum().round().clamp(1, fractions.numel()))
+        least = 0.999 * fractions.topk(count).values[-1].clamp(min=1e-3)  # the last of them wins, too
+        odds[organ] = ((1 - least) / least).clamp(1, WEAKEST)
+        raised[organ] = (FIRM / least).clamp(1, RAISED)
+    organs = scores[:, 1:].clamp(min=0) + 1e-6
+    weaker = (organs / odds[:, None, None]).sum(1) / organs.sum(1)
+    return torch.cat([scores[:, :1] * weaker[:, None], scores[:, 1:] * raised[:, None, None]], 1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +129,7 @@ def look_closer(
             ]
             values = _ask(method, known, features, places, crop.wanted)
             _put(scores, values, crop, dy > 0, dx > 0)
-    return scores
+    return give_way(scores, thin)
 
 
 def _ask(
