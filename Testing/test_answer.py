@@ -16,7 +16,7 @@ from FewShotSegLib.encoding import cell_fractions
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.methods.match import Match, MatchConfig
 from FewShotSegLib.strategies import Task, answer
-from FewShotSegLib.strategies.answer import carry, filled
+from FewShotSegLib.strategies.answer import filled
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask
 
 MODULE = import_module("FewShotSegLib.strategies.answer")
@@ -101,8 +101,7 @@ def test_in_the_same_scan_nothing_is_registered(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_sparse_drawing_serves_a_new_scan() -> None:
-    found = carry(MATCH, task(support([3], [3])), lambda part: None)
-    assert overlap(found.values, 0) > 0.6
+    assert overlap(answer(MATCH, "auto", task(support([3], [3]))).scores, 0) > 0.6
 
 
 def test_several_supports_answer_together() -> None:
