@@ -34,6 +34,13 @@ def objective(name: str, **options: object) -> Objective:
     return create_objective(name, channels=32, **options)
 
 
+def test_nothing_drives_the_threshold_when_the_encoder_is_frozen() -> None:
+    training = objective("adnet")
+    driven = training.loss(TinyEncoder(), episodes(), torch.Generator())["threshold"]
+    training.frozen = True
+    assert driven < -0.1 and training.loss(TinyEncoder(), episodes(), torch.Generator())["threshold"] == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_term_is_a_finite_number_that_reaches_the_head(name: str) -> None:
     training = objective(name)

@@ -47,6 +47,7 @@ class EpisodeModel(nn.Module):
         self.encoder, self.objective = encoder, objective
         self.frozen, self.bf16, self.seed = config.freeze_encoder, config.bf16, config.seed
         encoder.requires_grad_(not self.frozen)
+        objective.frozen = self.frozen
 
     def train(self, mode: bool = True) -> EpisodeModel:
         """Training mode, but of a frozen encoder."""

@@ -16,7 +16,8 @@ from FewShotSegLib.prototypes import masked_average
 class AdnetObjective(LearnedObjective):
     """ADNet: segmentation of the queries, of the support by what was predicted there, and a low threshold.
 
-    The last is T / 20 as published, unbounded: only the segmentation loss holds against it.
+    The last is T / 20 as published, unbounded: only the segmentation loss holds against it, by features that gather around the
+    prototype. Those of a frozen encoder cannot, and the threshold would run away: then this term is zero.
     """
 
     name: ClassVar[str] = "adnet"
@@ -32,7 +33,7 @@ class AdnetObjective(LearnedObjective):
         terms = {
             "query": likelihood_loss(found, labels),
             "alignment": self.alignment(support, masks, query, (margins > 0).to(query.dtype), memory.threshold),
-            "threshold": memory.threshold / SCALE,
+            "threshold": memory.threshold * (0 if self.frozen else 1 / SCALE),
         }
         return found, terms
 

@@ -61,6 +61,7 @@ class Objective(nn.Module, ABC):
 
     name: ClassVar[str]
     recipe: Recipe = Recipe()  # of the class, or of the instance where an option changes it
+    frozen: bool = False  # whether the encoder is: only the head learns
 
     def __init__(self) -> None:
         super().__init__()
