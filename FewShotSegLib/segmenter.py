@@ -117,7 +117,7 @@ class Segmenter:
             encode = None if self.runner.volumetric else self.runner
             task = strategies.Task(encoded, scan, told, own is not None, encode)
             answer = strategies.answer(self.method, self.config.strategy, task, lambda p: report.step("finding the organs", p))
-            result = self._finish(answer, scan, organs, own, strategies.thin_organs(encoded))
+            result = self._finish(answer, scan, organs, own)
             if inspect is not None:
                 inspect(Solved(encoded, scan, answer, result[0]))
         report.step("finding the organs", 1.0)
@@ -163,16 +163,16 @@ class Segmenter:
         )
 
     def _finish(
-        self, answer: Answer, scan: EncodedScan, organs: tuple[Organ, ...], own: Support | None, thin: Sequence[int]
+        self, answer: Answer, scan: EncodedScan, organs: tuple[Organ, ...], own: Support | None
     ) -> tuple[np.ndarray, np.ndarray | None, Confidence]:
         """Labels on the query's voxels, cleaned; drawn slices stay as they were drawn."""
         voxels = to_voxels(
             scan,
-            answer.scores if answer.finer is None else answer.finer,
+            answer.deciding,
             probabilities=self.config.probabilities,
             logits=answer.margins,
             refined=self.config.refine and not getattr(self.method.config, "faithful", False),
-            thin=thin,
+            thin=answer.thin,
         )
         index = voxels.index
         if own is not None:

@@ -9,7 +9,7 @@ from tiny_encoder import TinyEncoder
 
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.organs import Organ
-from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
+from FewShotSegLib.segmenter import Segmenter, SegmenterConfig, Solved
 from FewShotSegLib.strategies.closer import WEAKEST, _Crop, _moved, give_way, thickness
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
@@ -101,3 +101,15 @@ def test_a_thin_ring_gains() -> None:
 def test_organs_that_are_not_thin_are_looked_at_once() -> None:
     (without, few), (closer, more) = (dice_of_the_ring(on, (DISC,)) for on in (False, True))
     assert (without, few) == (closer, more)
+
+
+@pytest.mark.usefixtures("small_and_steady")
+def test_the_finer_scores_stay_fractions_and_only_the_labels_are_decided_by_others() -> None:
+    (image, drawn), (query, _) = heart(), heart((3, -2), 1)
+    support = Support.create(image, np.stack([drawn == RING.label]), (RING,), slices="all")
+    solved: list[Solved] = []
+    Segmenter(SegmenterConfig(device="cpu"), encoder=TinyEncoder()).segment(support, query, inspect=solved.append)  # type: ignore[arg-type]
+    answer = solved[0].answer
+    assert answer.finer is not None and answer.thin == (0,)
+    torch.testing.assert_close(answer.finer.sum(1), torch.ones_like(answer.finer[:, 0]), rtol=0, atol=1e-3)
+    assert torch.equal(answer.deciding, give_way(answer.finer, [0])) and not torch.equal(answer.deciding, answer.finer)

@@ -100,11 +100,17 @@ class Match:
     def carry(self, query: ScanFeatures, supports: Sequence[tuple[ScanFeatures, Tensor]]) -> Carried:
         """Carry the `values` (m v h w) of every support scan to the query; several supports share one softmax."""
         places = tuple(register(query, support, self.config.registration) for support, _ in supports)
+        return replace(self.ask(query.features, supports, places, query.inside), places=places)
+
+    def ask(
+        self, features: Tensor, supports: Sequence[tuple[ScanFeatures, Tensor]], places: Sequence[Tensor], wanted: Tensor
+    ) -> Carried:
+        """What the supports say of cells with `features` (n c h w), each around its place (3 n h w), if `wanted` (n h w)."""
         answers = []
         for (support, values), place in zip(supports, places, strict=True):
             window = self.window(support.slice_mm, support.cell_mm, self.config.reach_mm)
-            answers.append(attend(query.features, support.features, place, values, window, query.inside))
-        return replace(join(answers), places=places)
+            answers.append(attend(features, support.features, place, values, window, wanted))
+        return join(answers)
 
     def window(self, slice_mm: float, cell_mm: float, reach_mm: float) -> Window:
         """The attention's window on a support with these sizes."""

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from FewShotSegLib.strategies.answer import NAMES, Answer, Extents, Task, answer
-from FewShotSegLib.strategies.closer import thin_organs
 
-__all__ = ["NAMES", "Answer", "Extents", "Task", "answer", "thin_organs"]
+__all__ = ["NAMES", "Answer", "Extents", "Task", "answer"]

@@ -13,7 +13,7 @@ from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
-from FewShotSegLib.strategies.closer import Encode, look_closer, thin_organs
+from FewShotSegLib.strategies.closer import Encode, give_way, look_closer, thin_organs
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import complete
 
@@ -43,34 +43,41 @@ class Answer:
 
     `margins`: the organs' scores are logits over background, whose score is 0; otherwise all are fractions.
     `carried` is what `match` found on the way: it also says where to doubt.
-    `finer`: the same scores after a closer look, (n, 1 + organs, 2 h, 2 w), where one was taken.
+    `finer`: the same scores after a closer look, (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs.
     """
 
     scores: Tensor
     margins: bool
     carried: Carried
     finer: Tensor | None = None
+    thin: tuple[int, ...] = ()
+
+    @property
+    def deciding(self) -> Tensor:
+        """The scores that the labels are made from, on the finest cells that there are."""
+        return self.scores if self.finer is None else give_way(self.finer, self.thin)
 
 
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
     """Scores of the query's cells by `method`; prototype heads stand on what `match` finds about place and extent."""
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
     known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
-    carried = carry(matcher, task, known, step)
+    carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
     if isinstance(method, Match):
-        return Answer(carried.values, False, carried, _closer(method, task, known, carried))
+        return Answer(carried.values, False, carried, _finer(method, task, known, carried, thin), thin)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     organs = carried.values.shape[1] - 1
     margins = [_head_scores(head, method, task, carried, organ) for organ in range(organs)]
-    return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried)
+    return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin)
 
 
-def _closer(method: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], carried: Carried) -> Tensor | None:
-    if not (known and task.encode and method.config.closer):
+def _finer(
+    method: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], carried: Carried, thin: Sequence[int]
+) -> Tensor | None:
+    if not (thin and known and task.encode and method.config.closer):
         return None
-    thin = thin_organs(task.supports)
-    return look_closer(method, known, task.query, carried, thin, task.encode) if thin else None
+    return look_closer(method, known, task.query, carried, thin, task.encode)
 
 
 def carry(matcher: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], step: Step) -> Carried:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.correspondence import ScanFeatures, attend
+from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
-from FewShotSegLib.methods.match import Carried, Match, join
+from FewShotSegLib.methods.match import Carried, Match
 
 THIN = 1.5  # cells: measured thickness below which an organ is looked at more closely
 SEEN = 0.05  # fraction from which an organ may be there
@@ -39,14 +39,14 @@ def thickness(fractions: Tensor) -> float:
     return 2 * float(fractions.sum()) / border if border else 0.0
 
 
-def thin_organs(supports: Sequence[EncodedSupport]) -> list[int]:
+def thin_organs(supports: Sequence[EncodedSupport]) -> tuple[int, ...]:
     """Numbers of the organs that are thin on the slices that were drawn, in the mean over the supports."""
     found = []
     for organ in range(len(supports[0].masks)):
         drawn = [s.masks[organ][torch.from_numpy(s.drawn[organ])].float() for s in supports]
         if 0 < np.mean([thickness(cell_fractions(masks)) for masks in drawn]) < THIN:
             found.append(organ)
-    return found
+    return tuple(found)
 
 
 def give_way(scores: Tensor, thin: Sequence[int]) -> Tensor:
@@ -127,20 +127,8 @@ def look_closer(
             places = [
                 _moved(place, dy / STRIDE, dx / STRIDE)[:, crop.slices, crop.rows, crop.columns] for place in carried.places
             ]
-            values = _ask(method, known, features, places, crop.wanted)
-            _put(scores, values, crop, dy > 0, dx > 0)
-    return give_way(scores, thin)
-
-
-def _ask(
-    method: Match, known: Sequence[tuple[ScanFeatures, Tensor]], features: Tensor, places: Sequence[Tensor], wanted: Tensor
-) -> Tensor:
-    """Values (n, v, h, w) of moved cells."""
-    answers = []
-    for (support, values), place in zip(known, places, strict=True):
-        window = method.window(support.slice_mm, support.cell_mm, method.config.reach_mm)
-        answers.append(attend(features, support.features, place, values, window, wanted))
-    return join(answers).values
+            _put(scores, method.ask(features, known, places, crop.wanted).values, crop, dy > 0, dx > 0)
+    return scores
 
 
 def _put(scores: Tensor, values: Tensor, crop: _Crop, down: bool, right: bool) -> None:
@@ -148,9 +136,9 @@ def _put(scores: Tensor, values: Tensor, crop: _Crop, down: bool, right: bool) -
     rows, columns = (
         torch.arange(s.start, s.stop) * 2 + later for s, later in ((crop.rows, int(down)), (crop.columns, int(right)))
     )
-    at = (crop.slices[:, None, None], slice(None), rows[:, None], columns)
-    before = scores[at[0], :, at[2], at[3]]
-    scores[at[0], :, at[2], at[3]] = torch.where(crop.wanted[..., None], values.permute(0, 2, 3, 1), before)
+    slices, rows = crop.slices[:, None, None], rows[:, None]
+    before = scores[slices, :, rows, columns]
+    scores[slices, :, rows, columns] = torch.where(crop.wanted[..., None], values.permute(0, 2, 3, 1), before)
 
 
 def _moved(place: Tensor, dy: float, dx: float) -> Tensor:
