@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from FewShotSegLib.app.config import SAMPLE_SHAPE, AppConfig
-from FewShotSegLib.errors import FewShotSegError, OutputError
+from FewShotSegLib.errors import FewShotSegError
+from FewShotSegLib.memory import measured_apart, peak_memory_mb, peak_memory_of_children_mb
 
 PATIENCE_S = 1800.0
 
@@ -57,11 +55,8 @@ def measure(checkpoint: str = "", shape: tuple[int, int, int] = SAMPLE_SHAPE) ->
     """
     if find_spec("trame_slicer") is None:
         return None
-    command = [sys.executable, "-m", "FewShotSegLib.app.bench", "--checkpoint", checkpoint, "--shape", *map(str, shape)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    if done.returncode:
-        raise OutputError(f"The page's benchmark failed: {done.stderr.strip()[-500:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    options = ("--checkpoint", checkpoint, "--shape", *map(str, shape))
+    found = measured_apart("FewShotSegLib.app.bench", *options, timeout_s=PATIENCE_S)
     return PageBenchmark(**{**found, "scan": tuple(found["scan"])})
 
 
@@ -77,17 +72,7 @@ def run(checkpoint: str, shape: tuple[int, int, int]) -> PageBenchmark:
             first, again = asyncio.get_event_loop().run_until_complete(_use(page))
         finally:
             page.close()
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    model = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-    return PageBenchmark(shape, first, again, _own_peak_mb(unit), model)
-
-
-def _own_peak_mb(unit: int) -> float:
-    """Peak memory of this process. Linux counts in `getrusage` what the process that started this one held at that time."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return PageBenchmark(shape, first, again, peak_memory_mb(), peak_memory_of_children_mb())
 
 
 async def _use(page: Any) -> tuple[float, float]:

@@ -8,9 +8,7 @@ with the same encoder: for every organ and every query slice, the support slice 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,9 +28,9 @@ from FewShotSegLib.drawings import encode_support
 from FewShotSegLib.encoders import Encoder, create_encoder
 from FewShotSegLib.encoding import encode_scan
 from FewShotSegLib.evaluation.annotation import organ_slices
-from FewShotSegLib.evaluation.result import machine_facts, to_json
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.evaluation.result import machine_facts, say_json
 from FewShotSegLib.grid import AxialGrid, normalise
+from FewShotSegLib.memory import peak_memory_mb
 from FewShotSegLib.methods import upsample
 from FewShotSegLib.methods.alpnet import Alpnet
 from FewShotSegLib.methods.match import Match
@@ -115,7 +113,7 @@ def run(
         published_of=len(jobs),
         ratio=published.wall / match.wall,
         ratio_alpnet=published.wall / alpnet.wall,
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(),
         machine=machine_facts(),
     )
 
@@ -201,11 +199,6 @@ def _seconds(work: Callable[[], object]) -> Seconds:
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _peak_memory_mb() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 def table(found: Benchmark) -> Table:
     """The benchmark for a terminal."""
     facts = found.machine
@@ -240,14 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     found = run(checkpoint=options.checkpoint, repeats=options.repeats, pairs=options.pairs)
     page = None if options.no_page else page_bench.measure("" if options.checkpoint == DEFAULT_CHECKPOINT else options.checkpoint)
-    text = to_json({**asdict(found), "page": page and asdict(page)})
     Console().print(table(found))
     if page is not None:
         Console().print(page.told())
-    print(text, end="")
-    if options.json is not None:
-        with atomic_path(options.json) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    say_json({**asdict(found), "page": page and asdict(page)}, options.json)
 
 
 if __name__ == "__main__":

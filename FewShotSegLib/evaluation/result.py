@@ -161,6 +161,15 @@ class EvaluationResult:
         return Path(path)
 
 
+def say_json(value: Any, path: Path | None) -> None:
+    """Print `to_json`, and write it where a path is given. Raises OutputError: no permission, disk full."""
+    text = to_json(value)
+    print(text, end="")
+    if path is not None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
 def to_json(value: Any) -> str:
     """Indented JSON; NaN and infinity, which JSON lacks, as null."""
     return json.dumps(_finite(value), indent=1) + "\n"

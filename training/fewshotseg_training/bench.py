@@ -22,8 +22,7 @@ from fewshotseg_training.config import FitConfig
 from fewshotseg_training.fit import Run
 from fewshotseg_training.prepare import PrepareConfig, prepare_folder
 from fewshotseg_training.presets import config_for
-from FewShotSegLib.evaluation.result import machine_facts, to_json
-from FewShotSegLib.files import atomic_path
+from FewShotSegLib.evaluation.result import machine_facts, say_json
 from FewShotSegLib.phantom import save_case
 
 SHAPE = (12, 256, 256)
@@ -126,11 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Console().print(table(rates))
     Console().print(cut.told())
     told = [{**asdict(rate), "episodes_a_second": rate.episodes_a_second} for rate in rates]
-    text = to_json({"training": told, "supervoxels": asdict(cut), "machine": machine_facts()})
-    print(text, end="")
-    if options.json is not None:
-        with atomic_path(options.json) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    say_json({"training": told, "supervoxels": asdict(cut), "machine": machine_facts()}, options.json)
 
 
 if __name__ == "__main__":

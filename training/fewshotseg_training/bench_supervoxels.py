@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 
 from fewshotseg_training.supervoxels import felzenszwalb_3d, scale_to_255
-from FewShotSegLib.errors import OutputError
-from FewShotSegLib.memory import peak_memory_mb
+from FewShotSegLib.memory import measured_apart, peak_memory_mb
 from FewShotSegLib.phantom import make_patient
 
 SHAPE = (36, 256, 256)
@@ -47,11 +45,7 @@ class SupervoxelBenchmark:
 
 def measure(shape: tuple[int, int, int] = SHAPE, repeats: int = 3) -> SupervoxelBenchmark:
     """Run the benchmark in a new process. Raises OutputError, with the process's last words, when it failed."""
-    command = [sys.executable, "-m", "fewshotseg_training.bench_supervoxels", *map(str, (repeats, *shape))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OutputError(f"The benchmark of the supervoxels failed: {done.stderr.strip()[-500:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = measured_apart("fewshotseg_training.bench_supervoxels", *map(str, (repeats, *shape)))
     return SupervoxelBenchmark(**{**found, "shape": tuple(found["shape"])})
 
 
