@@ -115,8 +115,8 @@ class SessionPool:
         try:
             session.process, session.pipe = self._start(self.config, session.folder, session.secret)
         except Exception:
-            session.failed = True
             logger.exception("A session could not be started")
+            session.failed = True  # last: who waits for it may read the log at once
         if session.id not in self._sessions:
             session.close()
 
