@@ -43,18 +43,37 @@ def shared_dir() -> Path:
     return _folder("FEWSHOTSEG_SHARED", HERE.parents[1] / "shared")
 
 
+# ---- the same in every run, whatever else the machine does and whichever tests ran before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32() -> Iterator[None]:
+    """No probe of the precision: it times two short runs, so that the load decides, for each model anew, how features round."""
+    from FewShotSegLib.devices import FeatureRunner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def seeded(float32: None) -> None:
+    """The random numbers of a test without a seed of its own do not depend on the tests before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 # ---- what the tests of whole jobs share: a checkpoint that learned nothing, and two invented patients on disk
 
 
 @pytest.fixture(scope="module")
-def small_and_steady() -> Iterator[None]:
-    """Slices of 128 pixels, for speed, and no probe of the precision, whose answer depends on the machine."""
+def small_and_steady(float32: None) -> Iterator[None]:
+    """Slices of 128 pixels, for speed."""
     from FewShotSegLib import grid
-    from FewShotSegLib.devices import FeatureRunner
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "DEFAULT_PIXELS", 128)
-        patch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
         yield
 
 

@@ -16,6 +16,7 @@ from FewShotSegLib.errors import ConfigError
 
 CPU, FAKE_GPU = torch.device("cpu"), torch.device("meta")
 SLICES = torch.randn(11, 16, 24, generator=torch.Generator().manual_seed(0))
+PROBE = FeatureRunner._bf16_is_faster  # conftest takes it from all tests
 
 
 class SmallMemory(TinyEncoder):
@@ -34,12 +35,6 @@ class SmallMemory(TinyEncoder):
         if len(slices) > self.room or self.at != CPU:
             raise self.error
         return super().forward(slices)
-
-
-@pytest.fixture(autouse=True)
-def fixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe's answer depends on the machine; the tests that are not about it run in float32."""
-    monkeypatch.setattr(FeatureRunner, "_bf16_is_faster", lambda self: False)
 
 
 @pytest.fixture()
@@ -161,7 +156,7 @@ class SlowUnder(TinyEncoder):
 
 @pytest.mark.parametrize("slow_bf16", [True, False])
 def test_bfloat16_is_used_where_the_probe_shows_that_it_is_faster(monkeypatch: pytest.MonkeyPatch, slow_bf16: bool) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(FeatureRunner, "_bf16_is_faster", PROBE)
     encoder = SlowUnder(slow_bf16)
     monkeypatch.setattr(devices.time, "perf_counter", lambda: encoder.seconds)
     runner = FeatureRunner(encoder, CPU, batch=8)
@@ -174,7 +169,7 @@ def test_bfloat16_is_used_where_the_probe_shows_that_it_is_faster(monkeypatch: p
 
 
 def test_a_device_without_bfloat16_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(FeatureRunner, "_bf16_is_faster", PROBE)
 
     class NoBf16(TinyEncoder):
         def forward(self, slices: Tensor) -> Tensor:
