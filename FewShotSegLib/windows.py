@@ -134,7 +134,7 @@ def attend(
     top, mass = near.new_full(near.shape[:2], -math.inf), near.new_full(near.shape[:2], -math.inf)
     asked = torch.arange(len(near)) if wanted is None else _blocks(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
     look = _Look(keys, held, (m, hs, ws), window)
-    for group in asked.split(GROUP):
+    for group in asked.split(GROUP) if len(asked) else ():
         for some in group.split(look.at_once(near[group])):
             gathered[some], top[some], mass[some] = look(asking[some], near[some])
     gathered, top, mass = (_unblock(x, (n, h, w)) for x in (gathered, top[..., None], mass[..., None]))

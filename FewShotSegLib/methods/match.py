@@ -29,6 +29,8 @@ class MatchConfig:
     For the same scan: `drawn_sigma` and `near_sigma` (cells) are the windows towards drawn and towards finished slices,
     `distance_mm` is the distance between slices that costs one logit, `neighbours` how many finished slices are asked.
     `closer`: thin organs in a new scan are looked at a second time, at twice the resolution (`strategies.closer`).
+    `settle_passes`: how often the labels of a new scan settle among its own cells (`strategies.settle`; 0: never), with
+    attention of `settle_temperature`.
     """
 
     temperature: float = 40.0
@@ -40,14 +42,17 @@ class MatchConfig:
     distance_mm: float = 7.7
     neighbours: int = 2
     closer: bool = True
+    settle_passes: int = 2
+    settle_temperature: float = 20.0
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 
     def __post_init__(self) -> None:
-        lengths = (self.temperature, self.sigma, self.reach_mm, self.drawn_sigma, self.near_sigma, self.distance_mm)
-        if not all(0 < value < math.inf for value in lengths) or self.radius < 0 or self.neighbours < 0:
+        above = (self.temperature, self.sigma, self.reach_mm, self.drawn_sigma, self.near_sigma, self.distance_mm)
+        above = (*above, self.settle_temperature)
+        if not all(0 < value < math.inf for value in above) or min(self.radius, self.neighbours, self.settle_passes) < 0:
             raise ConfigError(
                 f"These options are impossible: {self}",
-                "temperature, sigmas and distances above 0, radius and neighbours from 0",
+                "temperatures, sigmas and distances above 0; radius, neighbours and passes from 0",
                 "correct the option",
             )
 

@@ -16,6 +16,7 @@ from FewShotSegLib.methods.match import Carried, Match, MatchConfig
 from FewShotSegLib.strategies.closer import Encode, give_way, look_closer, thin_organs
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import complete
+from FewShotSegLib.strategies.settle import settle
 
 NAMES = ("auto", "direct", "propagate")
 Extents = Mapping[str, tuple[int, int]]
@@ -43,19 +44,23 @@ class Answer:
 
     `margins`: the organs' scores are logits over background, whose score is 0; otherwise all are fractions.
     `carried` is what `match` found on the way: it also says where to doubt.
-    `finer`: the same scores after a closer look, (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs.
+    `settled`: scores after the query's cells have asked one another, where they have. `finer`: scores after a closer look,
+    (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs.
     """
 
     scores: Tensor
     margins: bool
     carried: Carried
+    settled: Tensor | None = None
     finer: Tensor | None = None
     thin: tuple[int, ...] = ()
 
     @property
     def deciding(self) -> Tensor:
         """The scores that the labels are made from, on the finest cells that there are."""
-        return self.scores if self.finer is None else give_way(self.finer, self.thin)
+        if self.finer is not None:
+            return give_way(self.finer, self.thin)
+        return self.scores if self.settled is None else self.settled
 
 
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
@@ -64,7 +69,9 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
     if isinstance(method, Match):
-        return Answer(carried.values, False, carried, _finer(method, task, known, carried, thin), thin)
+        settled = carried.values if task.same else settle(task.query.regular(), carried.values, method.config, thin)
+        finer = _finer(method, task, known, carried, settled, thin)
+        return Answer(carried.values, False, carried, settled, finer, thin)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     organs = carried.values.shape[1] - 1
@@ -73,11 +80,16 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
 
 
 def _finer(
-    method: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], carried: Carried, thin: Sequence[int]
+    method: Match,
+    task: Task,
+    known: Sequence[tuple[ScanFeatures, Tensor]],
+    carried: Carried,
+    settled: Tensor,
+    thin: Sequence[int],
 ) -> Tensor | None:
     if not (thin and known and task.encode and method.config.closer):
         return None
-    return look_closer(method, known, task.query, carried, thin, task.encode)
+    return look_closer(method, known, task.query, carried, settled, thin, task.encode)
 
 
 def carry(matcher: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor]], step: Step) -> Carried:

@@ -106,10 +106,11 @@ def look_closer(
     known: Sequence[tuple[ScanFeatures, Tensor]],
     query: EncodedScan,
     carried: Carried,
+    settled: Tensor,
     thin: Sequence[int],
     encode: Encode,
 ) -> Tensor | None:
-    """Scores (n, v, 2 h, 2 w): what was carried, and around `thin` organs what a closer look tells; None where none is seen.
+    """Scores (n, v, 2 h, 2 w): `settled` ones, and around `thin` organs what a closer look tells; None where none is seen.
 
     Args:
         known: supports with their values (m v h w), as for `Match.carry`, which gave `carried`.
@@ -119,7 +120,7 @@ def look_closer(
     crop = _Crop.around(seen, query.regular().inside)
     if crop is None:
         return None
-    scores = F.interpolate(carried.values, scale_factor=2, mode="bilinear")
+    scores = F.interpolate(settled, scale_factor=2, mode="bilinear")
     slices = torch.from_numpy(query.pixels(query.slices[crop.slices.numpy()]))
     for dy in (-QUARTER, QUARTER):
         for dx in (-QUARTER, QUARTER):

@@ -1,0 +1,80 @@
+"""Labels settle among the query's own cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from FewShotSegLib.correspondence import ScanFeatures
+from FewShotSegLib.errors import ConfigError
+from FewShotSegLib.methods.match import MatchConfig
+from FewShotSegLib.strategies.settle import settle
+
+
+def two_kinds() -> tuple[ScanFeatures, Tensor]:
+    """4 slices of 12 x 12 cells: a block of one kind amid another, and how much of the block each cell is (n, h, w)."""
+    block = torch.zeros(4, 12, 12)
+    block[:, 3:9, 3:9] = 1
+    noise = torch.randn(4, 8, 12, 12, generator=torch.Generator().manual_seed(0))
+    kind = torch.stack([block, 1 - block], 1)
+    features = F.normalize(torch.cat([4 * kind, noise], 1), dim=1)
+    return ScanFeatures(features, torch.ones(4, 12, 12), 5.0, 10.0), block
+
+
+def carried(block: Tensor) -> Tensor:
+    """Fractions (n, 2, h, w) of background and block, with a hole in the block and a false piece beside it."""
+    organ = 0.7 * block + 0.1
+    organ[1, 5, 5] = 0.2
+    organ[2, 4, 10] = 0.7
+    return torch.stack([1 - organ, organ], 1)
+
+
+def test_cells_that_look_alike_agree_after_it() -> None:
+    query, block = two_kinds()
+    before = carried(block)
+    after = settle(query, before, MatchConfig())
+    assert not torch.equal(before.argmax(1), block.long()), "what was carried is wrong in two cells"
+    assert torch.equal(after.argmax(1), block.long())
+    assert torch.allclose(after.sum(1), torch.ones(()), atol=1e-5)
+
+
+def test_more_passes_make_it_surer_and_none_changes_nothing() -> None:
+    query, block = two_kinds()
+    before = carried(block)
+    assert torch.equal(settle(query, before, MatchConfig(settle_passes=0)), before)
+    one, two = (settle(query, before, MatchConfig(settle_passes=k))[:, 1][block.bool()].mean() for k in (1, 2))
+    assert two > one > before[:, 1][block.bool()].mean()
+
+
+def test_thin_organs_keep_what_they_have() -> None:
+    query, block = two_kinds()
+    thin = torch.zeros(4, 12, 12)
+    thin[:, 6, 3:9] = 0.3  # alone, it would be outvoted
+    before = carried(block)
+    before = torch.cat([before * (1 - thin[:, None]), thin[:, None]], 1)
+    after = settle(query, before, MatchConfig(), thin=(1,))
+    assert torch.equal(after[:, 2], thin)
+    assert torch.allclose(after.sum(1), torch.ones(()), atol=1e-5)
+    outvoted = settle(query, before, MatchConfig())
+    assert outvoted[:, 2].sum() < 0.8 * thin.sum()
+
+
+def test_far_from_organs_and_outside_the_body_nothing_is_touched() -> None:
+    query, block = two_kinds()
+    body = torch.ones_like(block)
+    body[:, :, 9:] = 0
+    before = carried(block)
+    after = settle(replace(query, body=body), before, MatchConfig())
+    assert torch.equal(after[..., 9:], before[..., 9:])
+    empty = torch.stack([torch.ones_like(block), torch.zeros_like(block)], 1)
+    assert torch.equal(settle(query, empty, MatchConfig()), empty)
+
+
+@pytest.mark.parametrize("options", [{"settle_passes": -1}, {"settle_temperature": 0.0}, {"settle_temperature": float("nan")}])
+def test_impossible_options_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="passes from 0"):
+        MatchConfig(**options)  # type: ignore[arg-type]
