@@ -47,8 +47,8 @@ class MatchConfig:
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 
     def __post_init__(self) -> None:
-        above = (self.temperature, self.sigma, self.reach_mm, self.drawn_sigma, self.near_sigma, self.distance_mm)
-        above = (*above, self.settle_temperature)
+        lengths = (self.sigma, self.reach_mm, self.drawn_sigma, self.near_sigma, self.distance_mm)
+        above = (self.temperature, self.settle_temperature, *lengths)
         if not all(0 < value < math.inf for value in above) or min(self.radius, self.neighbours, self.settle_passes) < 0:
             raise ConfigError(
                 f"These options are impossible: {self}",

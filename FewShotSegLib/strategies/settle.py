@@ -1,7 +1,7 @@
 """Carried labels settle: every cell of the query asks the cells around it, in its own scan, that look like it.
 
-Each cell was labelled by itself, after a support that looks a little different. Cells of one scan know each other better: one that
-was taken for a neighbouring organ, or for background, lies among cells of its own kind that were not.
+Each cell was labelled by itself, after a support that looks a little different. Cells of one scan know each other better: one
+that was taken for a neighbouring organ, or for background, lies among cells of its own kind that were not.
 """
 
 from __future__ import annotations
