@@ -51,6 +51,7 @@ class Session:
     port: int | None = None
     sockets: int = 0
     used: float = field(default_factory=time.monotonic)
+    _closing: threading.Lock = field(default_factory=threading.Lock)
 
     async def ready(self, timeout: float = 300.0) -> int | None:
         """The port on which the process answers; None when it died or took too long."""
@@ -74,13 +75,14 @@ class Session:
 
     def close(self) -> None:
         """End the process and delete its files; waits a few seconds at most."""
-        if self.pipe is not None and self.process is not None:
-            self.pipe.close()  # tells the process to end
-            self.process.join(5)
-            if self.process.is_alive():
-                self.process.kill()
+        with self._closing:  # the thread that starts the process may close it at the same time
+            if self.pipe is not None and self.process is not None:
+                self.pipe.close()  # tells the process to end
                 self.process.join(5)
-        shutil.rmtree(self.folder, ignore_errors=True)
+                if self.process.is_alive():
+                    self.process.kill()
+                    self.process.join(5)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 Start = Callable[[AppConfig, Path, str], tuple[Any, Connection]]
@@ -113,7 +115,8 @@ class SessionPool:
     def _launch(self, session: Session) -> None:
         """Start the process, which may take seconds; a session that was closed meanwhile is closed again."""
         try:
-            session.process, session.pipe = self._start(self.config, session.folder, session.secret)
+            process, session.pipe = self._start(self.config, session.folder, session.secret)
+            session.process = process  # last: who sees it may close both
         except Exception:
             logger.exception("A session could not be started")
             session.failed = True  # last: who waits for it may read the log at once
