@@ -44,13 +44,15 @@ class House:
         self.config = AppConfig(token=TOKEN, sessions=2)
         self.pool = SessionPool(self.config, self._start)
         self.seen: list[tuple[str, str, str]] = []
+        self.ends: list[Any] = []
         worker = web.Application(client_max_size=LARGE)
         worker.add_routes([web.get("/ws", self._socket), web.route("*", "/{path:.*}", self._answer)])
         self.worker, self.server = TestServer(worker), TestServer(Gateway(self.config, self.pool).application())
 
     def _start(self, config: AppConfig, folder: Path, secret: str) -> tuple[Any, Any]:
-        ours, self.theirs = Pipe()
-        self.theirs.send(self.worker.port)
+        ours, theirs = Pipe()  # each session is started in a thread of its own
+        theirs.send(self.worker.port)
+        self.ends.append(theirs)
         return Alive(), ours
 
     async def _answer(self, request: web.Request) -> web.Response:
