@@ -11,6 +11,7 @@ from cohort_folder import GEOMETRY, ORGANS, make_cohort, make_scan, use_bright_e
 from FewShotSegLib.cohort.corrections import add_support
 from FewShotSegLib.cohort.locks import Locks
 from FewShotSegLib.cohort.places import Places
+from FewShotSegLib.cohort.record import CaseRecord
 from FewShotSegLib.cohort.run import run
 from FewShotSegLib.cohort.status import states
 from FewShotSegLib.errors import ConfigError
@@ -27,8 +28,10 @@ def test_every_state_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     corrected = write_segmentation(GEOMETRY.to_sitk(make_scan(9)[1]), ORGANS, tmp_path / "corrected.seg.nrrd")
     add_support(config.output, "s001", corrected, rerun="none")
     Places(config.output).result("s003").unlink()
-    record = Places(config.output).record("s004")
-    record.write_text(record.read_text().replace('"settings": "', '"settings": "before '))
+    path = Places(config.output).record("s004")
+    record = CaseRecord.read(path)
+    assert record is not None
+    replace(record, settings="before", finished="2020-01-01T00:00:00+00:00").write(path)  # the last run's settings count
     with Locks(Places(config.output).locks) as other:
         other.take("s005")
         found = {state.case.name: state for state in states(config.output)}
