@@ -87,7 +87,7 @@ def test_kill_9_at_ten_random_moments_loses_nothing(tmp_path: Path, processes: B
     process.join()
     assert process.exitcode == 0 and len(finished(config)) == SCANS
     assert {name: r.finished + r.host + str(r.seconds) for name, r in finished(config).items()}.items() >= times.items()
-    assert list(Places(config.output).locks.iterdir()) == []
+    assert list(Places(config.output).locks.glob("[!.]*")) == []  # a kill while a lock is made may leave a hidden file
     assert [path.name for path in Places(config.output).results.glob(".*")] == []
 
 
