@@ -13,6 +13,7 @@ from FewShotSegLib.devices import FeatureRunner
 from FewShotSegLib.encoding import EncodedScan, cell_fractions, encode_scan
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.grid import AxialGrid
+from FewShotSegLib.pieces import count_pieces
 from FewShotSegLib.support import Support
 
 
@@ -29,6 +30,11 @@ class EncodedSupport:
         fractions = torch.stack([cell_fractions(self.masks[o].float()) for o in organs], 1)
         background = (1 - fractions.sum(1, keepdim=True)).clamp(min=0)
         return torch.cat([background, fractions], 1)
+
+    def pieces(self, organ: int) -> int:
+        """How many connected pieces an organ has: in the scan, or at the most on a slice where only slices were drawn."""
+        mask, drawn = (self.masks[organ] > 0.5).numpy(), self.drawn[organ]
+        return count_pieces(mask) if drawn.all() else max((count_pieces(part) for part in mask[drawn]), default=1)
 
     def groups(self) -> Iterator[tuple[list[int], np.ndarray]]:
         """Organs that share their drawn slices: (organ numbers, indices of these slices among the encoded ones)."""

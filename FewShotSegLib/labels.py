@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,25 +67,3 @@ def to_voxels(
         if kept is not None:
             kept[:, wanted] = 1 / (1 + np.exp(-fine[1:])) if logits else fine[1:].clip(0, 1)  # the refinement overshoots
     return VoxelLabels(grid.restore(index), None if kept is None else np.stack([grid.restore(k) for k in kept]))
-
-
-def keep_largest(index: np.ndarray, organs: int) -> None:
-    """Clear, in place, all but the largest connected piece of every organ."""
-    for organ, box in enumerate(ndimage.find_objects(index, organs), 1):
-        if box is None:
-            continue
-        part = index[box]
-        pieces, count = ndimage.label(part == organ)
-        if count > 1:
-            sizes = np.bincount(pieces.ravel())
-            sizes[0] = 0
-            part[(pieces > 0) & (pieces != sizes.argmax())] = 0
-
-
-def keep_touching(index: np.ndarray, organ: int, seeds: np.ndarray) -> None:
-    """Clear, in place, the pieces of `organ` that hold no voxel of `seeds` (z y x) bool."""
-    pieces, count = ndimage.label(index == organ)
-    if count:
-        held = np.zeros(count + 1, bool)
-        held[pieces[seeds]] = True
-        index[(pieces > 0) & ~held[pieces]] = 0

@@ -20,9 +20,10 @@ from FewShotSegLib.encoding import EncodedScan, encode_scan
 from FewShotSegLib.equip import equipped, notes_of
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.grid import AxialGrid
-from FewShotSegLib.labels import keep_largest, keep_touching, to_voxels
+from FewShotSegLib.labels import to_voxels
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.organs import Organ
+from FewShotSegLib.pieces import keep_largest, keep_touching
 from FewShotSegLib.progress import OnProgress, Reporter, ShouldCancel
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
@@ -115,9 +116,10 @@ class Segmenter:
             report.step("finding the organs", 0.0)
             told = _on_encoded(extent, scan, organs)
             encode = None if self.runner.volumetric else self.runner
-            task = strategies.Task(encoded, scan, told, own is not None, encode)
+            pieces = self._pieces(encoded, own)
+            task = strategies.Task(encoded, scan, told, own is not None, encode, pieces)
             answer = strategies.answer(self.method, self.config.strategy, task, lambda p: report.step("finding the organs", p))
-            result = self._finish(answer, scan, organs, own)
+            result = self._finish(answer, scan, own, pieces)
             if inspect is not None:
                 inspect(Solved(encoded, scan, answer, result[0]))
         report.step("finding the organs", 1.0)
@@ -162,8 +164,14 @@ class Segmenter:
             step=lambda part: report.step("encoding the scan", part),
         )
 
+    def _pieces(self, supports: Sequence[EncodedSupport], own: Support | None) -> list[int] | None:
+        """How many pieces of each organ are kept: as many as were drawn; None: all, or those that the drawing touches."""
+        if own is not None or not self.config.largest_only:
+            return None
+        return [max(s.pieces(organ) for s in supports) for organ in range(len(supports[0].masks))]
+
     def _finish(
-        self, answer: Answer, scan: EncodedScan, organs: tuple[Organ, ...], own: Support | None
+        self, answer: Answer, scan: EncodedScan, own: Support | None, pieces: Sequence[int] | None
     ) -> tuple[np.ndarray, np.ndarray | None, Confidence]:
         """Labels on the query's voxels, cleaned; drawn slices stay as they were drawn."""
         voxels = to_voxels(
@@ -177,8 +185,8 @@ class Segmenter:
         index = voxels.index
         if own is not None:
             _restore_drawn(index, own)
-        if self.config.largest_only and own is None:
-            keep_largest(index, len(organs))
+        if pieces is not None:
+            keep_largest(index, pieces)
         elif self.config.largest_only and own is not None:
             for number, mask in enumerate(own.masks, 1):
                 keep_touching(index, number, mask & own.drawn[number - 1][:, None, None])

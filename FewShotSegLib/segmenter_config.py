@@ -19,7 +19,8 @@ class SegmenterConfig:
     device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
     refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
-    largest_only: keep the largest piece of every organ (in the same scan: the pieces that the drawing touches).
+    largest_only: keep the largest pieces of every organ, as many as were drawn (in the same scan: those that the drawing
+        touches).
     probabilities: also give them, per voxel.
     """
 

@@ -122,8 +122,8 @@ def attend(
     n, _, h, w = query.shape
     m, _, hs, ws = support.shape
     kind = fast_type(query.device)
-    near = _blocks(place.permute(1, 2, 3, 0))
-    asking = _blocks(centred(query.permute(0, 2, 3, 1), window.temperature).to(kind))
+    near = blocks_of(place.permute(1, 2, 3, 0))
+    asking = blocks_of(centred(query.permute(0, 2, 3, 1), window.temperature).to(kind))
     features = support.permute(0, 2, 3, 1).flatten(0, 2)
     keys = torch.cat([features, torch.ones_like(features[:, :1])], 1).to(kind)
     held = cell_positions(m, hs, ws, query.device)
@@ -132,18 +132,18 @@ def attend(
     held = torch.cat([held, torch.ones_like(held[:, :1])], 1)
     gathered = torch.cat([near.new_zeros(*near.shape[:2], held.shape[1] - 4), near], 2)
     top, mass = near.new_full(near.shape[:2], -math.inf), near.new_full(near.shape[:2], -math.inf)
-    asked = torch.arange(len(near)) if wanted is None else _blocks(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
-    look = _Look(keys, held, (m, hs, ws), window)
+    asked = torch.arange(len(near)) if wanted is None else blocks_of(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
+    look = Look(keys, held, (m, hs, ws), window)
     for group in asked.split(GROUP) if len(asked) else ():
         for some in group.split(look.at_once(near[group])):
             gathered[some], top[some], mass[some] = look(asking[some], near[some])
-    gathered, top, mass = (_unblock(x, (n, h, w)) for x in (gathered, top[..., None], mass[..., None]))
+    gathered, top, mass = (unblocked(x, (n, h, w)) for x in (gathered, top[..., None], mass[..., None]))
     gathered = gathered.permute(0, 3, 1, 2)
     best = (top[..., 0] / window.temperature).clamp(min=-1)
     return Attention(gathered[:, :-3], best, mass[..., 0], gathered[:, -3:].transpose(0, 1))
 
 
-def _blocks(cells: Tensor) -> Tensor:
+def blocks_of(cells: Tensor) -> Tensor:
     """(n, h, w, k) -> (blocks, BLOCK * BLOCK, k), the last rows and columns repeated where a block is not full."""
     rows, columns = (
         torch.arange(-(-size // BLOCK) * BLOCK, device=cells.device).clamp(max=size - 1) for size in cells.shape[1:3]
@@ -151,14 +151,14 @@ def _blocks(cells: Tensor) -> Tensor:
     return rearrange(cells[:, rows][:, :, columns], "n (y b) (x c) k -> (n y x) (b c) k", b=BLOCK, c=BLOCK)
 
 
-def _unblock(blocks: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """The inverse of `_blocks` for cells of this size (n, h, w)."""
+def unblocked(blocks: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """The inverse of `blocks_of` for cells of this size (n, h, w)."""
     n, h, w = size
     x = -(-w // BLOCK)
     return rearrange(blocks, "(n y x) (b c) k -> n (y b) (x c) k", n=n, x=x, b=BLOCK)[:, :h, :w]
 
 
-class _Look:
+class Look:
     """Blocks of query cells look into boxes of keys (cells, c + 1) that all have the same size."""
 
     def __init__(self, keys: Tensor, held: Tensor, size: tuple[int, int, int], window: Window) -> None:
@@ -175,6 +175,16 @@ class _Look:
 
     def __call__(self, asking: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Blocks (b, cells, c + 1), expected `near` (b, cells, 3): gathered values, highest logits, logs of summed powers."""
+        index, weights = self.weigh(asking, near)
+        top = weights.amax(2).float()
+        found = self.gather(index, weights)
+        total = found[..., -1]
+        beyond = ((near - near.clamp(min=0).minimum(self.size - 1)) / self.sigmas).square().sum(2) / 2
+        offset = self.window.temperature * TYPICAL - beyond
+        return found[..., :-1] / total[..., None], top.log() + offset, total.log() + offset
+
+    def weigh(self, asking: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        """Which keys (b, keys) these blocks look at, and the weights (b, cells, keys), which the next call overwrites."""
         first, size = self._boxes(near)
         axes = [first[:, axis, None] + torch.arange(length, device=near.device) for axis, length in enumerate(size)]
         index = (
@@ -185,13 +195,11 @@ class _Look:
         z, y, x = (self._bias(near[..., axis, None], nearest[..., axis, None], axes[axis], axis) for axis in range(3))
         plane = (y[..., None] + x[:, :, None]).flatten(2)
         logits.view(*logits.shape[:2], size[0], -1).add_(plane[:, :, None]).add_(z[..., None])
-        weights = logits.exp2_()
-        top = weights.amax(2).float()
-        found = torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._take("held", self.held, index))
-        total = found[..., -1]
-        beyond = ((near - nearest) / self.sigmas).square().sum(2) / 2
-        offset = self.window.temperature * TYPICAL - beyond
-        return found[..., :-1] / total[..., None], top.log() + offset, total.log() + offset
+        return index, logits.exp2_()
+
+    def gather(self, index: Tensor, weights: Tensor) -> Tensor:
+        """Weighted sums (b, cells, k) of what the keys hold (keys, k)."""
+        return torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._take("held", self.held, index))
 
     def _boxes(self, near: Tensor) -> tuple[Tensor, list[int]]:
         """First cell (b, 3) of each block's box, and the size of all boxes."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from FewShotSegLib import labels
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.grid import AxialGrid
-from FewShotSegLib.labels import between_slices, keep_largest, keep_touching, to_voxels
+from FewShotSegLib.labels import between_slices, to_voxels
 from FewShotSegLib.volume import Geometry
 
 AXIAL = Geometry((40, 24, 11), (2.0, 2.0, 3.0))
@@ -132,58 +132,3 @@ def test_refined_labels_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPa
     blocks = to_voxels(encoded, scores, refined=True, probabilities=True)
     assert np.array_equal(blocks.index, whole.index)
     assert whole.probabilities is not None and whole.probabilities.min() >= 0 and whole.probabilities.max() <= 1
-
-
-# ---------------------------------------------------------------------------------------------- cleaning
-def specks(seed: int = 0, organs: int = 3) -> np.ndarray:
-    """Many pieces of several organs."""
-    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(6, 30, 30)), 1.0)
-    return np.where(noise > 0.02, 1 + (np.indices(noise.shape)[2] * organs // 30), 0).astype(np.uint8)
-
-
-def test_only_the_largest_piece_of_every_organ_is_kept() -> None:
-    index = specks()
-    before = index.copy()
-    keep_largest(index, 3)
-    for organ in (1, 2, 3):
-        pieces, count = ndimage.label(before == organ)
-        assert count > 1
-        sizes = ndimage.sum_labels(before == organ, pieces, range(1, count + 1))
-        assert np.array_equal(index == organ, pieces == 1 + sizes.argmax())
-
-
-def test_an_absent_organ_and_a_single_piece_are_left_alone() -> None:
-    index = np.zeros((3, 8, 8), np.uint8)
-    index[1, 2:4, 2:4] = 2
-    before = index.copy()
-    keep_largest(index, 4)
-    assert np.array_equal(index, before)
-
-
-def test_pieces_that_touch_only_at_a_corner_are_two() -> None:
-    index = np.zeros((1, 6, 6), np.uint8)
-    index[0, 0:3, 0:3] = index[0, 3:5, 3:5] = 1
-    keep_largest(index, 1)
-    assert index.sum() == 9
-
-
-def test_pieces_with_a_seed_are_kept() -> None:
-    index = np.zeros((4, 9, 9), np.uint8)
-    index[0, 1:3, 1:3] = index[0:3, 6:8, 6:8] = index[3, 1:3, 1:3] = 1
-    index[3, 5:7, 1:3] = 2
-    before = index.copy()
-    seeds = np.zeros(index.shape, bool)
-    seeds[0, 2, 2] = seeds[2, 7, 7] = True
-    seeds[3, 4, 4] = True  # lies in no piece
-    keep_touching(index, 1, seeds)
-    assert not index[3, 1:3, 1:3].any()
-    before[3, 1:3, 1:3] = 0
-    assert np.array_equal(index, before)
-
-
-def test_without_a_seed_no_piece_is_kept() -> None:
-    index = specks()
-    keep_touching(index, 2, np.zeros(index.shape, bool))
-    assert not (index == 2).any() and (index == 1).any() and (index == 3).any()
-    keep_touching(index, 9, np.ones(index.shape, bool))
-    assert (index == 1).any()

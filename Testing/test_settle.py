@@ -78,3 +78,24 @@ def test_far_from_organs_and_outside_the_body_nothing_is_touched() -> None:
 def test_impossible_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="passes from 0"):
         MatchConfig(**options)  # type: ignore[arg-type]
+
+
+def test_an_island_is_cleared_where_there_should_be_one_piece() -> None:
+    query, block = two_kinds()
+    block = block.clone()
+    block[:, 0:2, 0:2] = 1  # looks like the organ
+    features = query.features.clone()
+    features[:, :, 0:2, 0:2] = features[:, :, 5:7, 5:7]
+    query, before = replace(query, features=features), carried(block)
+    island = (slice(None), slice(0, 2), slice(0, 2))
+    found = {count: settle(query, before, MatchConfig(), pieces=(count,)).argmax(1) for count in (1, 2)}
+    assert not found[1][island].any() and found[1][:, 4:8, 4:8].all()
+    assert found[2][island].all()
+
+
+def test_what_somebody_drew_stays() -> None:
+    query, block = two_kinds()
+    before, drawn = carried(block), torch.zeros(4, 2, dtype=torch.bool)
+    drawn[1] = True  # with its hole
+    after = settle(query, before, MatchConfig(), drawn=drawn)
+    assert torch.equal(after[1], before[1]) and not torch.equal(after[0], before[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ Step = Callable[[float], None]
 class Task:
     """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query.
 
-    `encode`: features of slices, where `match` may take a closer look at the query.
+    `encode`: features of slices, where `match` may take a closer look at the query. `pieces`: of how many connected pieces each
+    organ consists; None where that is not known.
     """
 
     supports: Sequence[EncodedSupport]
@@ -36,6 +38,7 @@ class Task:
     told: Mapping[int, tuple[int, int]]
     same: bool
     encode: Encode | None = None
+    pieces: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +61,8 @@ class Answer:
     @property
     def deciding(self) -> Tensor:
         """The scores that the labels are made from, on the finest cells that there are."""
-        if self.finer is not None:
-            return give_way(self.finer, self.thin)
-        return self.scores if self.settled is None else self.settled
+        scores = next(s for s in (self.finer, self.settled, self.scores) if s is not None)
+        return scores if self.margins else give_way(scores, self.thin)
 
 
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
@@ -69,7 +71,7 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
     if isinstance(method, Match):
-        settled = carried.values if task.same else settle(task.query.regular(), carried.values, method.config, thin)
+        settled = carried.values if task.same else _settled(method, task, carried, thin)
         finer = _finer(method, task, known, carried, settled, thin)
         return Answer(carried.values, False, carried, settled, finer, thin)
     name = method.default_strategy if strategy == "auto" else strategy
@@ -77,6 +79,10 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     organs = carried.values.shape[1] - 1
     margins = [_head_scores(head, method, task, carried, organ) for organ in range(organs)]
     return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin)
+
+
+def _settled(method: Match, task: Task, carried: Carried, thin: Sequence[int]) -> Tensor:
+    return settle(task.query.regular(), carried.values, method.config, thin, pieces=task.pieces)
 
 
 def _finer(
@@ -108,16 +114,24 @@ def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
     values = torch.zeros(n, 1 + organs, *support.scan.body.shape[1:])
     values[:, 0] = 1
     best = torch.ones_like(support.scan.body)
+    thin, known = thin_organs([support]), torch.zeros(n, 1 + organs, dtype=torch.bool)
     groups = list(support.groups())
     for count, (members, slices) in enumerate(groups):
         fractions = support.values(members)
         drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
         others = _others(support, members)
-        part = complete(support.scan, drawn, config, lambda p, c=count: step((c + p) / len(groups)), others)  # type: ignore[misc]
+        told = partial(_tell, step, count, len(groups))
+        part = complete(support.scan, drawn, config, told, others, soft=any(organ in thin for organ in members))
+        for organ in members:
+            known[torch.from_numpy(slices), 1 + organ] = True
         values[:, [1 + o for o in members]] = part.values[:, 1:]
         values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
         best = torch.minimum(best, part.best)
-    return Carried(values, best)
+    return Carried(settle(support.scan.regular(), values, config, thin, drawn=known), best)
+
+
+def _tell(step: Step, done: int, total: int, part: float) -> None:
+    step((done + part) / total)
 
 
 def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:

@@ -29,6 +29,8 @@ def complete(
     config: MatchConfig,
     step: Callable[[float], None] = lambda part: None,
     others: Mapping[int, Tensor] | None = None,
+    *,
+    soft: bool = False,
 ) -> Carried:
     """Carry drawn labels to every slice of `scan`.
 
@@ -38,6 +40,7 @@ def complete(
         config: windows and temperature.
         step: hears the done part after every slice.
         others: grid slice -> area fraction (h, w) of what is known there to be background, because other organs were drawn.
+        soft: finished slices are used as they are; what is thinner than a cell would vanish from hardened ones.
 
     Returns:
         Fractions (n, v, h, w) for every slice of the scan, drawn ones as they were drawn.
@@ -61,7 +64,7 @@ def complete(
         near = _nearest_finished(scan.z_mm, i, finished, config.neighbours)
         keys = [*(_Key(k, config.near_sigma, hard[k]) for k in near), *known]
         values[i], best[i] = _look(scan, i, keys, bias, config)
-        hard[i] = harden(values[i])
+        hard[i] = values[i] if soft else harden(values[i])
         finished.add(i)
         step((count + 1) / len(order))
     return Carried(values, best)

@@ -12,31 +12,56 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.correspondence import ScanFeatures, Window, attend, cell_positions
-from FewShotSegLib.methods.match import MatchConfig
+from FewShotSegLib.correspondence import ScanFeatures, Window
+from FewShotSegLib.methods.match import TINY, MatchConfig
+from FewShotSegLib.neighbours import Neighbours
+from FewShotSegLib.pieces import largest_pieces
 
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
+CLEARED = (0, 1, 2, 4, 8, 16)  # passes before which islands are cleared
 
 
-def settle(query: ScanFeatures, values: Tensor, config: MatchConfig, thin: Sequence[int] = ()) -> Tensor:
+def settle(
+    query: ScanFeatures,
+    values: Tensor,
+    config: MatchConfig,
+    thin: Sequence[int] = (),
+    *,
+    drawn: Tensor | None = None,
+    pieces: Sequence[int] | None = None,
+) -> Tensor:
     """Fractions (n, v, h, w) after `config.settle_passes` rounds; those of `thin` organs, which would be outvoted, stay.
 
     In each round the fractions are squared and shared out anew, so that the surer cells tell the others.
+    `drawn`: bool (n, v), the slices and channels that somebody drew: they stay, too. `pieces`: of how many connected pieces each
+    organ consists; others are cleared on the way, or they would grow together with it.
     """
-    n, _, h, w = query.features.shape
-    place = cell_positions(n, h, w, values.device).T.reshape(3, n, h, w)
     window = Window(config.settle_temperature, config.sigma, config.radius, config.reach_mm, query.slice_mm, query.cell_mm)
     seen = F.max_pool3d((1 - values[:, :1]).transpose(0, 1), 3, 1, 1)[0] > SEEN
     wanted = seen & query.inside
+    neighbours = Neighbours(query.features, window, wanted)
     keep = [1 + organ for organ in thin]
     share = [v for v in range(values.shape[1]) if v not in keep]
-    for _ in range(config.settle_passes):
+    for count in range(config.settle_passes):
+        if pieces is not None and count in CLEARED:
+            values = _without_islands(values, pieces, thin)
         surer = values.clamp(min=0).square()
-        surer = surer / surer.sum(1, keepdim=True).clamp(min=1e-6)
-        found = attend(query.features, query.features, place, surer, window, wanted).values[:, share]
+        found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6))[:, share]
         left = (1 - values[:, keep].sum(1, keepdim=True)).clamp(min=0)
         found = found * left / found.sum(1, keepdim=True).clamp(min=1e-6)
         settled = values.clone()
         settled[:, share] = torch.where(wanted[:, None], found, values[:, share])
-        values = settled
+        values = settled if drawn is None else torch.where(drawn[..., None, None], values, settled)
     return values
+
+
+def _without_islands(values: Tensor, pieces: Sequence[int], thin: Sequence[int]) -> Tensor:
+    """Fractions without the smaller pieces of organs, where each has more than `pieces` of them."""
+    winner, values = values.argmax(1).cpu().numpy(), values.clone()
+    for organ, count in enumerate(pieces):
+        mine = winner == organ + 1
+        if organ not in thin and mine.any():
+            island = torch.from_numpy(mine & ~largest_pieces(mine, count)).to(values.device)
+            values[:, organ + 1][island] = 0
+    values[:, :1] += (values.sum(1, keepdim=True) < TINY).float()
+    return values / values.sum(1, keepdim=True)

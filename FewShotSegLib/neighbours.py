@@ -1,0 +1,56 @@
+"""The cells of one scan ask one another, again and again: windowed attention whose weights are computed once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from FewShotSegLib.windows import GROUP, Look, Window, blocks_of, cell_positions, centred, fast_type, unblocked
+
+KEPT_BYTES = 600e6  # of weights; those beyond are computed again each time
+
+
+class Neighbours:
+    """Attention of a scan's cells to the cells in a window around them, in the same scan.
+
+    Args:
+        features: unit features (n, c, h, w).
+        window: in the scan's own cells.
+        wanted: bool (n, h, w); blocks of cells without any do not ask.
+    """
+
+    def __init__(self, features: Tensor, window: Window, wanted: Tensor) -> None:
+        n, _, h, w = features.shape
+        self._size, kind = (n, h, w), fast_type(features.device)
+        cells = features.permute(0, 2, 3, 1)
+        self._asking = blocks_of(centred(cells, window.temperature).to(kind))
+        self._near = blocks_of(cell_positions(n, h, w, features.device).view(n, h, w, 3))
+        keys = torch.cat([cells, torch.ones_like(cells[..., :1])], -1).flatten(0, 2).to(kind)
+        self._look = Look(keys, keys[:, :0].float(), self._size, window)
+        asked = blocks_of(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
+        self._parts = [
+            some for group in asked.split(GROUP) if len(group) for some in group.split(self._look.at_once(self._near[group]))
+        ]
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._bytes = 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """What the neighbours of every cell hold of `values` (n, v, h, w), weighted by attention; 0 where nobody asks."""
+        n, v, h, w = values.shape
+        held = values.permute(0, 2, 3, 1).flatten(0, 2)
+        self._look.held = torch.cat([held, torch.ones_like(held[:, :1])], 1)
+        found = held.new_zeros(len(self._near), self._near.shape[1], v)
+        for number, some in enumerate(self._parts):
+            gathered = self._look.gather(*self._weights(number, some))
+            found[some] = gathered[..., :-1] / gathered[..., -1:]
+        return unblocked(found, (n, h, w)).permute(0, 3, 1, 2)
+
+    def _weights(self, number: int, some: Tensor) -> tuple[Tensor, Tensor]:
+        if number in self._kept:
+            return self._kept[number]
+        index, weights = self._look.weigh(self._asking[some], self._near[some])
+        size = weights.numel() * weights.element_size()
+        if self._bytes + size <= KEPT_BYTES:
+            self._kept[number] = index, weights.clone()
+            self._bytes += size
+        return index, weights
