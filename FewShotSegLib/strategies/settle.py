@@ -18,7 +18,8 @@ from FewShotSegLib.neighbours import Neighbours
 from FewShotSegLib.pieces import largest_pieces
 
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
-CLEARED = (0, 1, 2, 4, 8, 16)  # passes before which islands are cleared
+FAITHFUL = 0.05  # part that what was carried keeps in every pass
+CLEARED = (1, 2, 4, 8, 16)  # passes before which islands are cleared
 
 
 def settle(
@@ -42,11 +43,12 @@ def settle(
     neighbours = Neighbours(query.features, window, wanted)
     keep = [1 + organ for organ in thin]
     share = [v for v in range(values.shape[1]) if v not in keep]
+    values = carried = _without_islands(values, pieces or (), thin) if config.settle_passes else values
     for count in range(config.settle_passes):
-        if pieces is not None and count in CLEARED:
-            values = _without_islands(values, pieces, thin)
+        if count in CLEARED:
+            values = _without_islands(values, pieces or (), thin)
         surer = values.clamp(min=0).square()
-        found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6))[:, share]
+        found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6)).lerp(carried.clamp(min=0), FAITHFUL)[:, share]
         left = (1 - values[:, keep].sum(1, keepdim=True)).clamp(min=0)
         found = found * left / found.sum(1, keepdim=True).clamp(min=1e-6)
         settled = values.clone()
@@ -57,11 +59,11 @@ def settle(
 
 def _without_islands(values: Tensor, pieces: Sequence[int], thin: Sequence[int]) -> Tensor:
     """Fractions without the smaller pieces of organs, where each has more than `pieces` of them."""
-    winner, values = values.argmax(1).cpu().numpy(), values.clone()
+    winner, islands = values.argmax(1).cpu().numpy(), torch.zeros_like(values, dtype=torch.bool)
     for organ, count in enumerate(pieces):
         mine = winner == organ + 1
         if organ not in thin and mine.any():
-            island = torch.from_numpy(mine & ~largest_pieces(mine, count)).to(values.device)
-            values[:, organ + 1][island] = 0
-    values[:, :1] += (values.sum(1, keepdim=True) < TINY).float()
-    return values / values.sum(1, keepdim=True)
+            islands[:, organ + 1] = torch.from_numpy(mine & ~largest_pieces(mine, count))
+    left = values.clamp(min=0).masked_fill(islands, 0)
+    left[:, :1] += (left.sum(1, keepdim=True) < TINY).float()
+    return torch.where(islands.any(1, keepdim=True), left / left.sum(1, keepdim=True), values)
