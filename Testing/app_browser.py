@@ -98,15 +98,24 @@ def browsing() -> Iterator[Any]:
 
 
 def settled(look: Callable[[], np.ndarray]) -> np.ndarray:
-    """What is there and does not change any more: mouse events are worked off one by one."""
-    last, end = look(), time.monotonic() + PATIENCE_MS / 1000
+    """What is there and does not change any more for two seconds: mouse events are worked off one by one."""
+    last, same, end = look(), 0, time.monotonic() + PATIENCE_MS / 1000
     while time.monotonic() < end:
         time.sleep(1)
         now = look()
-        if np.array_equal(last, now) and now.any():
+        same = same + 1 if np.array_equal(last, now) and now.any() else 0
+        if same == 2:
             return now
         last = now
     raise AssertionError("nothing came, or it never ended")
+
+
+def eventually(condition: Callable[[], object], told: Callable[[], object] = lambda: "it never came") -> None:
+    """Wait for what comes a moment later, such as an image that the server still draws."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, told()
+        time.sleep(0.2)
 
 
 class Visit:
@@ -164,7 +173,9 @@ class Visit:
 
         drag("dragEnter", 640, 400)
         drag("dragOver", 640, 400)
-        box = self.page.locator(f"[data-drop={role}]").bounding_box()
+        field = self.page.locator(f"[data-drop={role}]")
+        field.wait_for(state="visible")
+        box = field.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         drag("dragOver", x, y)
         drag("drop", x, y)
@@ -192,6 +203,7 @@ class Visit:
     def go_to(self, number: int) -> None:
         """Press the arrow keys until the axial view shows a slice, first = 0."""
         self.page.mouse.move(176, 20)
+        self.until("get('place_Red')")
         for _ in range(200):
             shown = int(self.state("place_Red").split("/")[0]) - 1
             if shown == number:

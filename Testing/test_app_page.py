@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from app_browser import Served, Visit, browsing, serving, settled
+from app_browser import Served, Visit, browsing, eventually, serving, settled
 
 from FewShotSegLib.phantom import Phantom, make_patient
 from FewShotSegLib.segfiles import read_labels, write_segmentation
 
+pytestmark = pytest.mark.timeout(900)  # the first test has the browser's and the server's start in its time
 SHAPE = (8, 64, 64)
 SLICE = 5
 TOO_MUCH = 1_200_000
@@ -204,8 +205,7 @@ def test_dark_and_light(page: Visit, browser: Any, served: Served) -> None:
     assert brightness(page) < 60
     page.page.keyboard.press("d")
     page.until("get('theme') === 'light'")
-    page.page.wait_for_timeout(500)
-    assert brightness(page) > 200
+    eventually(lambda: brightness(page) > 200)  # it fades
     page.page.keyboard.press("d")
     page.until("get('theme') === 'dark'")
     other = Visit(browser, served, "light")
@@ -253,8 +253,9 @@ def test_two_visitors_and_two_tabs_do_not_see_each_other(page: Visit, browser: A
     assert other.state("support") is None and other.state("organs") == []
     assert not other.context.request.get(f"{other.home}/download/drawing/seg.nrrd").ok
     other.page.click("#sample")
-    other.until("get('queries').length === 1 && get('organs').length === 4")
-    assert other.state("support")["name"] == "Sample patient A" and other.page.is_enabled("#apply")
+    other.until("get('queries').length === 1 && get('organs').length === 4 && !get('loading')")
+    assert other.state("support")["name"] == "Sample patient A"
+    eventually(lambda: other.page.is_enabled("#apply"))
     other.page.click("#clear")
     other.until("get('organs').length === 0")
     tab = page.context.new_page()
@@ -282,7 +283,8 @@ def test_an_idle_session_is_closed_and_says_so(browser: Any, tmp_path: Path, mon
         page = Visit(browser, served)
         assert list(tmp_path.glob("fewshotseg-*"))
         page.page.wait_for_selector("#gone", timeout=180_000)
-        assert "session is closed" in page.text("#gone") and not list(tmp_path.glob("fewshotseg-*"))
+        assert "session is closed" in page.text("#gone")
+        eventually(lambda: not list(tmp_path.glob("fewshotseg-*")))  # closed first, then its process ends, then its files go
         page.page.click("#gone >> text=Open a new one")
         page.page.wait_for_selector("#sample")
         page.close()
