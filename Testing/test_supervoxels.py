@@ -147,7 +147,7 @@ def test_other_threads_run_meanwhile() -> None:
         beats.append(time.perf_counter())
         time.sleep(0.002)
     middle = np.linspace(*ends, 5)[1:4]
-    assert sum(middle[0] < beat < middle[2] for beat in beats) > 5
+    assert sum(middle[0] < beat < middle[2] for beat in beats) > 1  # none, if it kept the others from running
 
 
 def test_the_body_is_the_largest_bright_region_of_each_slice_without_holes() -> None:
