@@ -84,6 +84,7 @@ def test_an_encoder_beside_a_new_head_need_not_be_installed(shared: Encoder, fol
 
 def test_another_encoder_of_the_same_name_is_refused(shared: Encoder, folder: Path) -> None:
     save_checkpoint(shared, HEAD_CARD, folder, head=head())
+    torch.manual_seed(1)
     save_checkpoint(create_encoder("resnet50v2", channels=8), Card("base"), folder)
     with pytest.raises(CheckpointError, match="not on the one found here"):
         load_checkpoint("adnet-x")
