@@ -19,8 +19,8 @@ def dice(logits: Tensor, masks: Tensor) -> float:
     return float(2 * (found * masks).sum() / (found.sum() + masks.sum()))
 
 
-def trained(threshold: float, faithful: bool = False) -> Adnet:
-    method = Adnet(AdnetConfig(faithful=faithful))
+def trained(threshold: float, **options: bool) -> Adnet:
+    method = Adnet(AdnetConfig(**options))
     method.load_head({"t": torch.tensor(threshold)})
     return method
 
@@ -33,11 +33,19 @@ def test_untrained_it_finds_the_organ_with_the_support_s_own_threshold() -> None
     assert dice(logits, QUERY) > 0.9
 
 
-def test_the_learned_threshold_decides_when_there_is_one() -> None:
+@pytest.mark.parametrize("options", [{"lenient": False}, {"faithful": True}])
+def test_the_learned_threshold_decides_when_there_is_one(options: dict[str, bool]) -> None:
     features = features_of(SUPPORT, noise=0.3)
-    everywhere, nowhere = trained(20.1), trained(-20.1)
+    everywhere, nowhere = trained(20.1, **options), trained(-20.1, **options)
     assert (everywhere.score(features, everywhere.remember(features, SUPPORT)).argmax(1) == 1).all()
     assert (nowhere.score(features, nowhere.remember(features, SUPPORT)).argmax(1) == 0).all()
+
+
+def test_a_learned_threshold_does_not_lose_what_was_drawn() -> None:
+    strict, features = trained(-20.1), features_of(SUPPORT, noise=0.3)
+    assert dice(strict.score(features, strict.remember(features, SUPPORT)), SUPPORT) > 0.9
+    wide = trained(-5.0)
+    assert wide.remember(features, SUPPORT).threshold == -5
 
 
 def test_faithful_starts_from_the_paper_s_threshold() -> None:
@@ -46,7 +54,7 @@ def test_faithful_starts_from_the_paper_s_threshold() -> None:
 
 def test_both_poolings_nearly_agree() -> None:
     features = features_of(SUPPORT, noise=0.3)
-    ours, published = (trained(-10, f).remember(features, SUPPORT).prototype for f in (False, True))
+    ours, published = (trained(-10, faithful=f).remember(features, SUPPORT).prototype for f in (False, True))
     assert torch.cosine_similarity(ours, published, dim=0) > 0.99
 
 

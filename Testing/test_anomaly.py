@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from FewShotSegLib.anomaly import (
+    ALLOWANCE,
     START,
     ConstantThreshold,
     ImageThreshold,
     anomaly,
     calibrated_threshold,
+    lenient_threshold,
     margin,
     probabilities,
     two_class,
@@ -67,3 +69,8 @@ def test_a_predicted_threshold_starts_as_the_constant_one() -> None:
         assert head(features).tolist() == [START] * 3
     published = ImageThreshold(8, hidden=1000)(features)
     assert published.shape == (3,) and len(set(published.tolist())) == 3
+
+
+def test_a_learned_threshold_is_never_stricter_than_the_drawing_asks_for() -> None:
+    found = lenient_threshold(torch.tensor([-18.0, -12.0]), torch.tensor(-16.0))
+    assert found.tolist() == [-16 + ALLOWANCE, -12]

@@ -83,7 +83,7 @@ def test_use_predicts_what_training_does(name: str) -> None:
             parameter.add_(0.01)
     predicted = training.predict(encoder, batch)
     assert predicted is not None and predicted.shape == (1, 3, 64, 64)
-    method = create_method(name, **({"channels": 32} if has_option(name, "channels") else {}))
+    method = create_method(name, lenient=False, **({"channels": 32} if has_option(name, "channels") else {}))
     method.load_head(training.head.state_dict())
     memory = method.remember(unit(encoder(batch.support[0]), 1), batch.support_masks[0])
     found = method.score(unit(encoder(batch.query[0]), 1), memory).softmax(1)[:, 1]

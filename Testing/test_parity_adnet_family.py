@@ -138,7 +138,7 @@ def test_qnet(golden_dir: Path) -> None:
                 assert_close(prototype, case[f"proto_scale{i}"], 1e-5, f"{name} proto_scale{i}")
                 before = margin(anomaly(scale, prototype), threshold).sigmoid()
                 assert_close(before, case[f"pred0_scale{i}"], 1e-5, f"{name} pred0_scale{i}")
-                after = refined(scale, prototype[None], threshold, int(case["n_iters"]))
+                after = refined(scale, prototype[None], threshold, int(case["n_iters"]), faithful=True)
                 assert_close(after, case[f"refined_proto_scale{i}"], 1e-4, f"{name} refined_proto_scale{i}")
         size = (masks.shape[1], masks.shape[2])
         organ = method.fused(method.margins(query, memory, threshold), size)

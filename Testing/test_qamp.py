@@ -7,6 +7,7 @@ import torch
 from test_alpnet import QUERY, SUPPORT, dice, disc, features_of
 from torch import Tensor
 
+from FewShotSegLib.anomaly import ALLOWANCE
 from FewShotSegLib.errors import CheckpointError, ConfigError, SupportError
 from FewShotSegLib.methods import qamp
 from FewShotSegLib.methods.base import upsample
@@ -35,6 +36,17 @@ def test_it_finds_the_organ_in_new_slices_even_with_a_head_that_learned_nothing(
     assert logits.shape == (3, 2, 16, 16)
     found = upsample(logits, (128, 128)).argmax(1).float()
     assert min(dice(f, q) for f, q in zip(found, QUERY, strict=True)) > 0.8
+
+
+def test_a_learned_threshold_is_never_stricter_than_the_drawing_asks_for() -> None:
+    features = features_of(SUPPORT)
+    for lenient in (True, False):
+        method = made(lenient=lenient)
+        with torch.no_grad():
+            method.head.threshold.out.bias.fill_(-20.1)
+        memory = method.remember(features, SUPPORT)
+        lowest = method.thresholds(method.prepared(features), memory).min()
+        assert lowest == (memory.threshold + ALLOWANCE if lenient else lowest.new_tensor(-20.1))
 
 
 def test_the_same_answer_every_time() -> None:

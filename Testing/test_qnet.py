@@ -9,6 +9,7 @@ from test_alpnet import disc, features_of
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.methods.base import upsample
 from FewShotSegLib.methods.qnet import Qnet, QnetConfig, refined, scales_of
+from FewShotSegLib.prototypes import area_fractions, masked_average
 
 SUPPORT, QUERY = torch.stack([disc((60, 64), 30)]), torch.stack([disc((70, 56), 26), disc((64, 64), 20)])
 CHANNELS = features_of(SUPPORT).shape[1]
@@ -46,7 +47,7 @@ def test_alpha_one_is_the_fine_scale_alone() -> None:
 
 
 def test_a_trained_threshold_is_the_query_slice_s_own() -> None:
-    method = qnet()
+    method = qnet(lenient=False)
     weight = torch.zeros(1, CHANNELS)
     weight[0, 0] = 1e3
     method.load_head({"out.weight": weight, "out.bias": torch.zeros(1)})
@@ -62,12 +63,30 @@ def test_a_slice_is_scored_alike_in_any_batch() -> None:
     torch.testing.assert_close(method.score(query, memory)[1:], method.score(query[1:], memory), rtol=1e-4, atol=1e-4)
 
 
-def test_the_refinement_moves_every_coordinate_by_about_a_hundredth_a_step() -> None:
-    query = features(QUERY)
+def test_a_learned_threshold_does_not_lose_what_was_drawn() -> None:
+    strict, plain = qnet(), qnet(lenient=False)
+    for method in (strict, plain):
+        method.load_head({"out.weight": torch.zeros(1, CHANNELS), "out.bias": torch.tensor([-20.1])})
+    found, lost = (m.score(features(SUPPORT), m.remember(features(SUPPORT), SUPPORT)).argmax(1) for m in (strict, plain))
+    assert not lost.any() and 2 * (upsample(found[:, None].float(), (128, 128))[:, 0].round() * SUPPORT).sum() > SUPPORT.sum()
+
+
+def test_the_published_refinement_moves_all_coordinates_alike_by_a_hundredth_a_step() -> None:
     start = torch.randn(2, CHANNELS)
-    moved = refined(query, start, torch.tensor([100.0, 100.0]), 5) - start
+    moved = refined(features(QUERY), start, torch.tensor([100.0, 100.0]), 5, faithful=True) - start
     assert moved.abs().max() <= 0.0501 and moved.abs().median() > 0.01
-    assert refined(query, start, torch.zeros(2), 0) is start
+    assert refined(features(QUERY), start, torch.zeros(2), 0) is start
+
+
+def test_the_refinement_leads_a_prototype_to_the_query_s_organ_whatever_the_size_of_the_features() -> None:
+    query, masks = features(QUERY), area_fractions(QUERY, (16, 16))
+    aim = masked_average(query, masks)
+    start = aim + 0.3 * torch.randn(aim.shape, generator=torch.Generator().manual_seed(0))
+    near, small = (refined(query * size, start * size, torch.tensor([-14.0, -14.0]), 40) / size for size in (1, 0.05))
+    published = refined(query, start, torch.tensor([-14.0, -14.0]), 40, faithful=True)
+    before, after, away = (torch.cosine_similarity(p, aim) for p in (start, near, published))
+    assert (before < 0.98).all() and (after > 0.99).all() and (away < before).all()
+    torch.testing.assert_close(near, small, rtol=1e-3, atol=1e-3)
 
 
 def test_the_refinement_works_where_gradients_are_off_and_leaves_none() -> None:

@@ -38,6 +38,16 @@ def test_it_finds_the_organ_in_new_slices_even_with_a_head_that_learned_nothing(
 
 
 @BOTH
+def test_a_learned_threshold_does_not_lose_what_was_drawn(name: str) -> None:
+    for lenient in (True, False):
+        method = made(name, lenient=lenient)
+        with torch.no_grad():
+            method.head.threshold.out.bias.fill_(-20.1)
+        found = upsample(scores(method, SUPPORT), (128, 128)).argmax(1).float()
+        assert (min(dice(f, s) for f, s in zip(found, SUPPORT, strict=True)) > 0.85) is lenient
+
+
+@BOTH
 def test_the_same_answer_every_time(name: str) -> None:
     method = made(name)
     assert torch.equal(scores(method), scores(method))

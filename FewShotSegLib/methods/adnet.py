@@ -11,17 +11,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from FewShotSegLib.anomaly import ConstantThreshold, anomaly, calibrated_threshold, margin, two_class
+from FewShotSegLib.anomaly import ConstantThreshold, anomaly, calibrated_threshold, lenient_threshold, margin, two_class
 from FewShotSegLib.methods.base import LearnedMethod
 from FewShotSegLib.prototypes import area_fractions, masked_average, published_average
 
 
 @dataclass(frozen=True)
 class AdnetConfig:
-    """Options of ADNet. faithful: pooling at image resolution, empty slices count, and the threshold that training begins with
-    (-10) when none was learned; otherwise pooling by the cells' area and a threshold that separates the support best.
+    """Options of ADNet.
+
+    lenient: the learned threshold is never stricter than the drawing asks for, see `lenient_threshold`. faithful: as published:
+    pooling at image resolution, empty slices count, the learned threshold alone, and the one that training begins with (-10)
+    when none was learned; otherwise pooling by the cells' area and a threshold that separates the support best.
     """
 
+    lenient: bool = True
     faithful: bool = False
 
 
@@ -63,8 +67,10 @@ class Adnet(LearnedMethod):
         return two_class(margin(anomaly(features, memory.prototype), memory.threshold))
 
     def threshold(self, features: Tensor, masks: Tensor, prototype: Tensor) -> Tensor:
-        """The learned threshold (); without one, that of the support (see the config)."""
-        if self.trained or self.config.faithful:
-            return self.head(features[:1])[0]
+        """The learned threshold (), led by the support's; without one, the support's alone (see the config)."""
+        learned = self.head(features[:1])[0]
+        if self.config.faithful or (self.trained and not self.config.lenient):
+            return learned
         fractions = area_fractions(masks.to(features.dtype), (features.shape[2], features.shape[3]))
-        return calibrated_threshold(anomaly(features, prototype), fractions)
+        own = calibrated_threshold(anomaly(features, prototype), fractions)
+        return lenient_threshold(learned, own) if self.trained else own

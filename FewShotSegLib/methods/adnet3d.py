@@ -20,7 +20,7 @@ from FewShotSegLib.prototypes import AREA_FLOOR, area_fractions
 
 @dataclass(frozen=True)
 class Adnet3dConfig(AdnetConfig):
-    """ADNet's option; `faithful` takes the mask's nearest pixel for a cell, otherwise the covered area counts."""
+    """ADNet's options; `faithful` takes the mask's nearest pixel for a cell, otherwise the covered area counts."""
 
 
 class Adnet3d(Adnet):

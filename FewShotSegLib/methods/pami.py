@@ -20,9 +20,12 @@ from FewShotSegLib.methods.regional import RegionHead, RegionMethod
 class PamiConfig:
     """Options of PAMI.
 
-    regions: their number, which is built into the weights. iterations: debiasing steps, 0 = none. temperature: of the
-    affinity between regions and query. assembled: share of the regions' prediction in the result; the rest is predicted by
-    the query's own prototype. channels: of the encoder's features. faithful: as published.
+    regions: their number, which is built into the weights. temperature: of the affinity between regions and query.
+    assembled: share of the regions' prediction in the result; the rest is predicted by the query's own prototype. channels: of
+    the encoder's features. lenient: the learned threshold is never stricter than the drawing asks for, see
+    `lenient_threshold`. faithful: as published.
+    iterations: debiasing steps, 0 = none. Their number hardly matters: mean Dice with 0, 1, 3, 5, released head (trained with
+    3), 2 queries of fold 0, extents told: cmr 71.6, 71.6, 72.3, 72.9; chaos_t2 83.9, 83.9, 83.0, 82.2.
     """
 
     regions: int = 64
@@ -30,6 +33,7 @@ class PamiConfig:
     temperature: float = 20.0
     assembled: float = 1.0
     channels: int = 256
+    lenient: bool = True
     faithful: bool = False
 
     def __post_init__(self) -> None:
@@ -55,6 +59,7 @@ class Pami(RegionMethod):
             regions=config.regions,
             iterations=config.iterations,
             keep_mean=False,
+            lenient=config.lenient,
             faithful=config.faithful,
         )
 

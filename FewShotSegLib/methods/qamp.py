@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, margin, two_class
+from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, lenient_threshold, margin, two_class
 from FewShotSegLib.debiasing import standard
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.methods.base import LearnedMethod
@@ -49,7 +49,8 @@ class QampConfig:
 
     organ_prior, background_prior: a query cell is picked where its prior of organ, or of background, is above this (0.7 and
     0.6 in the published CT model). width: channels inside the decoders. faithful: as published, for images of `side` x `side`
-    pixels only (257 in the CT model); `width` is then 150 and 650. channels: of the encoder's features.
+    pixels only (257 in the CT model); `width` is then 150 and 650. channels: of the encoder's features. lenient: the learned
+    threshold is never stricter than the drawing asks for, see `lenient_threshold`.
     """
 
     organ_prior: float = 0.5
@@ -57,6 +58,7 @@ class QampConfig:
     width: int = 64
     side: int = 256
     channels: int = 256
+    lenient: bool = True
     faithful: bool = False
 
     def __post_init__(self) -> None:
@@ -131,8 +133,11 @@ class Qamp(LearnedMethod):
         return features if self.config.faithful else standard(features)
 
     def thresholds(self, features: Tensor, memory: QampMemory) -> Tensor:
-        """The threshold (n) of every query (n c h w): the learned one, or the support's."""
-        return self.head.threshold(features) if self.trained else memory.threshold.expand(len(features))
+        """The threshold (n) of every query (n c h w): the learned one, led by the support's, or the support's alone."""
+        if not self.trained:
+            return memory.threshold.expand(len(features))
+        learned, lenient = self.head.threshold(features), self.config.lenient and not self.config.faithful
+        return lenient_threshold(learned, memory.threshold) if lenient else learned
 
     def banks(self, features: Tensor, memory: QampMemory, prior: Tensor) -> Banks:
         """The support's prototypes with those that the prior (n h w), logits, picks from queries (n c h w)."""

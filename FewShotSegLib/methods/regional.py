@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, margin, two_class
+from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, lenient_threshold, margin, two_class
 from FewShotSegLib.debiasing import RegionMemory, Step, debias, published_regions_of, regions_of, standard
 from FewShotSegLib.methods.base import LearnedMethod
 from FewShotSegLib.prototypes import area_fractions
@@ -48,9 +48,12 @@ class RegionMethod(LearnedMethod):
     untrained: ClassVar[str] = "the organ's mean feature, not debiased, and a threshold fitted to the drawing stand in."
     head: RegionHead
 
-    def __init__(self, head: RegionHead, *, regions: int, iterations: int, keep_mean: bool, faithful: bool) -> None:
+    def __init__(
+        self, head: RegionHead, *, regions: int, iterations: int, keep_mean: bool, lenient: bool, faithful: bool
+    ) -> None:
         self.head = head.eval()
-        self.regions, self.iterations, self.keep_mean, self.faithful = regions, iterations, keep_mean, faithful
+        self.regions, self.iterations, self.keep_mean = regions, iterations, keep_mean
+        self.lenient, self.faithful = lenient and not faithful, faithful
         self._random = np.random.RandomState(SEED)
 
     def remember(self, features: Tensor, masks: Tensor) -> RegionMemory:
@@ -64,8 +67,11 @@ class RegionMethod(LearnedMethod):
         return RegionMemory(prototype, regions, calibrated_threshold(anomaly(features, prototype), area))
 
     def thresholds(self, features: Tensor, memory: RegionMemory) -> Tensor:
-        """The threshold (n) of every query (n c h w): the learned one, or the support's."""
-        return self.head.threshold(features) if self.trained else memory.threshold.expand(len(features))
+        """The threshold (n) of every query (n c h w): the learned one, led by the support's, or the support's alone."""
+        if not self.trained:
+            return memory.threshold.expand(len(features))
+        learned = self.head.threshold(features)
+        return lenient_threshold(learned, memory.threshold) if self.lenient else learned
 
     def steps(self, features: Tensor, memory: RegionMemory, thresholds: Tensor) -> list[Step]:
         """The prototypes of queries (n c h w) before and after every debiasing step; thresholds (n)."""

@@ -17,8 +17,9 @@ Terms = dict[str, Tensor]
 
 
 def method_to_train(name: str, channels: int, options: dict[str, Any]) -> LearnedMethod:
-    """The method with a new head in training mode, for features of so many channels."""
-    known = {"channels": channels} if has_option(name, "channels") else {}
+    """The method with a new head in training mode, for features of so many channels; its thresholds are learned alone."""
+    ours = {"channels": channels, "lenient": False}
+    known: dict[str, Any] = {option: value for option, value in ours.items() if has_option(name, option)}
     method = create_method(name, **{**known, **options})
     if not isinstance(method, LearnedMethod):
         raise TypeError(f"{name} learns nothing but the encoder")
