@@ -9,7 +9,7 @@ from fewshotseg_training.presets import config_for
 DATA = (("a.npz",),)
 
 
-@pytest.mark.parametrize(("method", "rate"), [("qnet", 0.03), ("rpt", 2e-3)])
+@pytest.mark.parametrize(("method", "rate"), [("qnet", 0.03), ("qamp", 0.01), ("rpt", 2e-3)])
 def test_a_head_on_a_frozen_encoder_learns_fast(method: str, rate: float) -> None:
     config = config_for(method, DATA, "run", freeze_encoder=True)
     assert (config.optimiser, config.lr, config.steps, config.weight_decay) == ("adam", rate, 300, 0.0)

@@ -9,8 +9,8 @@ from fewshotseg_training.objectives import Recipe, create_objective
 
 OURS = {"steps": 2000, "pairs": 4, "schedule": "cosine"}
 HEAD = {"steps": 300, "pairs": 4, "schedule": "cosine", "optimiser": "adam", "weight_decay": 0.0}
-HEAD_RATE = {"adnet": 0.2, "adnet3d": 0.2, "qnet": 0.03}
-"""Learning rates of heads that are little more than a threshold."""
+HEAD_RATE = {"adnet": 0.2, "adnet3d": 0.2, "qnet": 0.03, "qamp": 0.01}
+"""Learning rates of heads that are little more than a threshold, and of QAMP's, which is far from its end at the others' rate."""
 FLOW = {"steps": 2000, "pairs": 8, "lr": 1e-4, "schedule": "cosine", "optimiser": "adam", "weight_decay": 0.0}
 
 
