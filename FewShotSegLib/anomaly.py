@@ -64,7 +64,7 @@ def lenient_threshold(learned: Tensor, support: Tensor) -> Tensor:
     A threshold learned on small, even regions loses most of an uneven organ, a liver, even on the slice where it is drawn.
     Mean Dice of 3 queries, organs' extents told, of ADNet: chaos_t2 73.4 -> 81.3, cmr 76.7 -> 77.4, sabs_ct 44.7 -> 62.5,
     prostate 46.4 -> 51.0; of RPT: 71.1 -> 81.3, 74.6 -> 76.8, 41.7 -> 60.0, 43.7 -> 49.8. The allowance was chosen among 0,
-    0.5, 1, 1.5 and 2 on these scans.
+    0.5, 1, 1.5 and 2 on these scans; on 8 others ADNet gained 8.6 (chaos_t2), 2.3 (cmr) and 16.8 (sabs_ct).
     """
     return torch.maximum(learned, support + ALLOWANCE)
 
