@@ -19,20 +19,20 @@ def count_pieces(mask: np.ndarray) -> int:
     return int((sizes >= SPECK * sizes.max()).sum())
 
 
-def largest_pieces(mask: np.ndarray, count: int) -> np.ndarray:
-    """The `count` largest connected pieces of a mask, without specks."""
+def largest_pieces(mask: np.ndarray, count: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """The `count` largest connected pieces of a mask, without specks; `weight`: how much each voxel counts."""
     labels, found = ndimage.label(mask)
     if found <= 1:
         return np.asarray(mask, bool)
-    sizes = _sizes(labels)
+    sizes = _sizes(labels, weight)
     order = np.argsort(-sizes, kind="stable")[:count]
     kept = np.zeros(found + 1, bool)
     kept[1 + order] = sizes[order] >= SPECK * sizes.max()
     return kept[labels]
 
 
-def _sizes(labels: np.ndarray) -> np.ndarray:
-    return np.bincount(labels.ravel())[1:]
+def _sizes(labels: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    return np.bincount(labels.ravel(), None if weight is None else weight.ravel())[1:]
 
 
 def keep_largest(index: np.ndarray, counts: Sequence[int]) -> None:

@@ -82,3 +82,9 @@ def test_as_many_of_the_largest_are_kept_as_there_should_be() -> None:
     index = np.where(mask, 2, 0).astype(np.uint8)
     keep_largest(index, [1, 2])
     assert (index == 2).sum() == 84 and set(np.unique(index)) == {0, 2}
+
+
+def test_of_two_pieces_the_surer_one_may_be_the_larger() -> None:
+    mask = two_kidneys_and_specks()
+    weight = np.where(np.indices(mask.shape)[2] < 6, 0.5, 1.0)
+    assert largest_pieces(mask, 1, weight)[:, :, 7:].sum() == 36

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.methods.match import MatchConfig
-from FewShotSegLib.strategies.settle import settle
+from FewShotSegLib.strategies.settle import CLEARED, settle
 
 
 def two_kinds() -> tuple[ScanFeatures, Tensor]:
@@ -88,7 +88,8 @@ def test_an_island_is_cleared_where_there_should_be_one_piece() -> None:
     features[:, :, 0:2, 0:2] = features[:, :, 5:7, 5:7]
     query, before = replace(query, features=features), carried(block)
     island = (slice(None), slice(0, 2), slice(0, 2))
-    found = {count: settle(query, before, MatchConfig(), pieces=(count,)).argmax(1) for count in (1, 2)}
+    config = MatchConfig(settle_passes=CLEARED[0] + 1)
+    found = {count: settle(query, before, config, pieces=(count,)).argmax(1) for count in (1, 2)}
     assert not found[1][island].any() and found[1][:, 4:8, 4:8].all()
     assert found[2][island].all()
 

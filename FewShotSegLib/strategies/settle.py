@@ -19,7 +19,7 @@ from FewShotSegLib.pieces import largest_pieces
 
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
 FAITHFUL = 0.05  # part that what was carried keeps in every pass
-CLEARED = (1, 2, 4, 8, 16)  # passes before which islands are cleared
+CLEARED = (6, 12, 18, 24)  # passes before which islands are cleared: not the first ones, in which many vanish by themselves
 
 
 def settle(
@@ -43,12 +43,12 @@ def settle(
     neighbours = Neighbours(query.features, window, wanted)
     keep = [1 + organ for organ in thin]
     share = [v for v in range(values.shape[1]) if v not in keep]
-    values = carried = _without_islands(values, pieces or (), thin) if config.settle_passes else values
+    carried = values.clamp(min=0)
     for count in range(config.settle_passes):
         if count in CLEARED:
             values = _without_islands(values, pieces or (), thin)
         surer = values.clamp(min=0).square()
-        found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6)).lerp(carried.clamp(min=0), FAITHFUL)[:, share]
+        found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6)).lerp(carried, FAITHFUL)[:, share]
         left = (1 - values[:, keep].sum(1, keepdim=True)).clamp(min=0)
         found = found * left / found.sum(1, keepdim=True).clamp(min=1e-6)
         settled = values.clone()
@@ -58,12 +58,16 @@ def settle(
 
 
 def _without_islands(values: Tensor, pieces: Sequence[int], thin: Sequence[int]) -> Tensor:
-    """Fractions without the smaller pieces of organs, where each has more than `pieces` of them."""
+    """Fractions without the smaller pieces of organs, where each has more than `pieces` of them.
+
+    What was carried there is not forgotten: a piece that was cleared wrongly may come back.
+    """
     winner, islands = values.argmax(1).cpu().numpy(), torch.zeros_like(values, dtype=torch.bool)
     for organ, count in enumerate(pieces):
         mine = winner == organ + 1
         if organ not in thin and mine.any():
-            islands[:, organ + 1] = torch.from_numpy(mine & ~largest_pieces(mine, count))
+            weight = values[:, organ + 1].cpu().numpy()
+            islands[:, organ + 1] = torch.from_numpy(mine & ~largest_pieces(mine, count, weight))
     left = values.clamp(min=0).masked_fill(islands, 0)
     left[:, :1] += (left.sum(1, keepdim=True) < TINY).float()
     return torch.where(islands.any(1, keepdim=True), left / left.sum(1, keepdim=True), values)
