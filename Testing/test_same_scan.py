@@ -56,6 +56,15 @@ def test_equal_slices_carry_the_mask_exactly(drawn: list[int]) -> None:
     torch.testing.assert_close(carried.values.sum(1), torch.ones(SIZE))
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_is_thinner_than_a_cell_stays_only_if_it_is_not_hardened(soft: bool) -> None:
+    line = torch.zeros(9, 128, 128)
+    line[:, 64:67, 32:96] = 1
+    truth = fractions(line)
+    carried = complete(alike(), {0: truth[0]}, CONFIG, soft=soft)
+    assert (float(carried.values[8, 1].sum()) > 0.5 * float(truth[8, 1].sum())) == soft
+
+
 def test_an_organ_is_followed_as_it_moves() -> None:
     """Features and organ wander together by half a cell a slice."""
     wander = torch.tensor([0.0, 5.0, -2.5])

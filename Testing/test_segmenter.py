@@ -110,6 +110,18 @@ def test_each_organ_is_one_piece_unless_all_are_wanted(monkeypatch: pytest.Monke
     assert np.array_equal(some.mask(SPLEEN), everything.mask(SPLEEN))
 
 
+def test_an_organ_drawn_in_two_pieces_is_found_in_two(monkeypatch: pytest.MonkeyPatch, patient: Phantom, query: Volume) -> None:
+    kidneys = Organ("kidneys", 9)
+    mask = np.isin(patient.labels, [RIGHT.label, LEFT.label])
+    scores = torch.zeros(8, 2, 16, 16)
+    scores[:, 0] = 0.5
+    scores[2:5, 1, 3:7, 3:7] = scores[2:4, 1, 10:12, 10:12] = scores[6, 1, 3, 12] = 1
+    carried = Carried(scores, torch.ones(8, 16, 16))
+    monkeypatch.setattr(strategies, "answer", lambda *args: Answer(scores, False, carried))
+    found = segmenter(refine=False).segment(Support.create(patient.volume, mask[None], [kidneys], slices="all"), query)
+    assert ndimage.label(mask)[1] == 2 and ndimage.label(found.mask(kidneys))[1] == 2
+
+
 def test_refinement_moves_the_borders_and_can_be_left_out(result: Segmentation, support: Support, query: Volume) -> None:
     plain = segmenter(refine=False).segment(support, query)
     changed = plain.labels != result.labels

@@ -70,14 +70,12 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
     known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
+    settled = carried.values if task.same else _settled(matcher, task, carried, thin)
     if isinstance(method, Match):
-        settled = carried.values if task.same else _settled(method, task, carried, thin)
-        finer = _finer(method, task, known, carried, settled, thin)
-        return Answer(carried.values, False, carried, settled, finer, thin)
+        return Answer(carried.values, False, carried, settled, _finer(method, task, known, carried, settled, thin), thin)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
-    organs = carried.values.shape[1] - 1
-    margins = [_head_scores(head, method, task, carried, organ) for organ in range(organs)]
+    margins = [_head_scores(head, method, task, settled[:, 1 + organ], organ) for organ in range(settled.shape[1] - 1)]
     return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin)
 
 
@@ -146,9 +144,8 @@ def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:
     return found
 
 
-def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, carried: Carried, organ: int) -> Tensor:
-    """Margins (n, h, w) of one organ; where `match` sees none of it and nothing is told, it is nowhere."""
-    fractions = carried.values[:, 1 + organ]
+def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, fractions: Tensor, organ: int) -> Tensor:
+    """Margins (n, h, w) of one organ; where `match` sees none of it (`fractions`) and nothing is told, it is nowhere."""
     extent = task.told.get(organ) or extent_of(fractions)
     if extent is None:
         return torch.full_like(fractions, OUTSIDE)
