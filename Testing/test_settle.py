@@ -100,3 +100,24 @@ def test_what_somebody_drew_stays() -> None:
     drawn[1] = True  # with its hole
     after = settle(query, before, MatchConfig(), drawn=drawn)
     assert torch.equal(after[1], before[1]) and not torch.equal(after[0], before[0])
+
+
+def test_cells_beside_thin_organs_stay_too() -> None:
+    query, block = two_kinds()
+    thin = torch.zeros(4, 12, 12)
+    thin[:, 5, 3:9] = 0.3
+    before = carried(block)
+    before = torch.cat([before * (1 - thin[:, None]), thin[:, None]], 1)
+    after = settle(query, before, MatchConfig(), thin=(1,))
+    assert torch.equal(after[:, :, 3:8, 3:9], before[:, :, 3:8, 3:9])
+    assert not torch.equal(after, before)
+
+
+def test_what_nothing_sets_apart_is_not_wiped_out() -> None:
+    """One cell amid others of its look is outvoted; no organ is left without any cell."""
+    query, block = two_kinds()
+    organ = torch.zeros(4, 12, 12)
+    organ[1:3, 5, 5] = 0.9
+    before = torch.stack([1 - organ, organ], 1)
+    after = settle(query, before, MatchConfig())
+    assert torch.equal(after.argmax(1), before.argmax(1))

@@ -125,6 +125,7 @@ def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
         values[:, [1 + o for o in members]] = part.values[:, 1:]
         values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
         best = torch.minimum(best, part.best)
+    known[:, 0] = known[:, 1:].all(1)
     return Carried(settle(support.scan.regular(), values, config, thin, drawn=known), best)
 
 

@@ -18,6 +18,8 @@ from FewShotSegLib.neighbours import Neighbours
 from FewShotSegLib.pieces import largest_pieces
 
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
+THERE, BESIDE = 0.05, 2  # fraction from which a thin organ may be in a cell, and how many cells around it stay as they are
+LOST = 0.2  # part of an organ's cells; one that has fewer left is wiped out
 FAITHFUL = 0.05  # part that what was carried keeps in every pass
 CLEARED = (6, 12, 18, 24)  # passes before which islands are cleared: not the first ones, in which many vanish by themselves
 
@@ -31,15 +33,16 @@ def settle(
     drawn: Tensor | None = None,
     pieces: Sequence[int] | None = None,
 ) -> Tensor:
-    """Fractions (n, v, h, w) after `config.settle_passes` rounds; those of `thin` organs, which would be outvoted, stay.
+    """Fractions (n, v, h, w) after `config.settle_passes` rounds.
 
+    Those of `thin` organs stay, which would be outvoted, and so do the cells beside them, which look half like them.
     In each round the fractions are squared and shared out anew, so that the surer cells tell the others.
     `drawn`: bool (n, v), the slices and channels that somebody drew: they stay, too. `pieces`: of how many connected pieces each
     organ consists; others are cleared on the way, or they would grow together with it.
     """
     window = Window(config.settle_temperature, config.sigma, config.radius, config.reach_mm, query.slice_mm, query.cell_mm)
     seen = F.max_pool3d((1 - values[:, :1]).transpose(0, 1), 3, 1, 1)[0] > SEEN
-    wanted = seen & query.inside
+    wanted = seen & query.inside & ~_beside(values, thin)
     neighbours = Neighbours(query.features, window, wanted)
     keep = [1 + organ for organ in thin]
     share = [v for v in range(values.shape[1]) if v not in keep]
@@ -54,6 +57,24 @@ def settle(
         settled = values.clone()
         settled[:, share] = torch.where(wanted[:, None], found, values[:, share])
         values = settled if drawn is None else torch.where(drawn[..., None, None], values, settled)
+    return _without_losses(values, carried)
+
+
+def _beside(values: Tensor, thin: Sequence[int]) -> Tensor:
+    """Cells (n, h, w) where thin organs may be, and those around."""
+    if not thin:
+        return torch.zeros_like(values[:, 0], dtype=torch.bool)
+    there = values[:, [1 + organ for organ in thin]].amax(1) > THERE
+    return F.max_pool2d(there[:, None].float(), 2 * BESIDE + 1, 1, BESIDE)[:, 0].bool()
+
+
+def _without_losses(values: Tensor, carried: Tensor) -> Tensor:
+    """Fractions in which organs that settling has wiped out are as they were carried: nothing in the image sets them apart."""
+    before, after = carried.argmax(1), values.argmax(1)
+    for organ in range(1, values.shape[1]):
+        there = before == organ
+        if (after == organ).sum() < LOST * there.sum():
+            values = torch.where(there[:, None], carried, values)
     return values
 
 
