@@ -38,10 +38,11 @@ class Neighbours:
         """What the neighbours of every cell hold of `values` (n, v, h, w), weighted by attention; 0 where nobody asks."""
         n, v, h, w = values.shape
         held = values.permute(0, 2, 3, 1).flatten(0, 2)
-        self._look.held = torch.cat([held, torch.ones_like(held[:, :1])], 1)
-        found = held.new_zeros(len(self._near), self._near.shape[1], v)
+        held = torch.cat([held, torch.ones_like(held[:, :1])], 1).to(self._look.keys.dtype)
+        found = values.new_zeros(len(self._near), self._near.shape[1], v)
         for number, some in enumerate(self._parts):
-            gathered = self._look.gather(*self._weights(number, some))
+            index, weights = self._weights(number, some)
+            gathered = torch.bmm(weights, held[index]).float()
             found[some] = gathered[..., :-1] / gathered[..., -1:]
         return unblocked(found, (n, h, w)).permute(0, 3, 1, 2)
 
