@@ -7,6 +7,8 @@ organ's probability is 1 - sigmoid(0.5 (S - T)), and `margin` is its logit. Axes
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,6 +69,14 @@ def lenient_threshold(learned: Tensor, support: Tensor) -> Tensor:
     0.5, 1, 1.5 and 2 on these scans; on 8 others ADNet gained 8.6 (chaos_t2), 2.3 (cmr) and 16.8 (sabs_ct).
     """
     return torch.maximum(learned, support + ALLOWANCE)
+
+
+def query_thresholds(learn: Callable[[Tensor], Tensor] | None, features: Tensor, support: Tensor, *, lenient: bool) -> Tensor:
+    """The threshold (n) of every query (n c h w): the learned one, led by the support's () if `lenient`, or that alone."""
+    if learn is None:
+        return support.expand(len(features))
+    learned = learn(features)
+    return lenient_threshold(learned, support) if lenient else learned
 
 
 class ConstantThreshold(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,10 +32,14 @@ class EncodedSupport:
         background = (1 - fractions.sum(1, keepdim=True)).clamp(min=0)
         return torch.cat([background, fractions], 1)
 
-    def pieces(self, organ: int) -> int:
-        """How many connected pieces an organ has: in the scan, or at the most on a slice where only slices were drawn."""
-        mask, drawn = (self.masks[organ] > 0.5).numpy(), self.drawn[organ]
-        return count_pieces(mask) if drawn.all() else max((count_pieces(part) for part in mask[drawn]), default=1)
+    @cached_property
+    def pieces(self) -> tuple[int, ...]:
+        """How many connected pieces each organ has: in the scan, or at the most on a slice where only slices were drawn."""
+        masks = [(mask > 0.5).numpy() for mask in self.masks]
+        return tuple(
+            count_pieces(mask) if drawn.all() else max((count_pieces(part) for part in mask[drawn]), default=1)
+            for mask, drawn in zip(masks, self.drawn, strict=True)
+        )
 
     def groups(self) -> Iterator[tuple[list[int], np.ndarray]]:
         """Organs that share their drawn slices: (organ numbers, indices of these slices among the encoded ones)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from FewShotSegLib.windows import GROUP, Look, Window, blocks_of, cell_positions, centred, fast_type, unblocked
+from FewShotSegLib.windows import Look, Window, blocks_of, cell_positions, centred, fast_type, unblocked
 
 KEPT_BYTES = 600e6  # of weights; those beyond are computed again each time
 
@@ -21,16 +21,11 @@ class Neighbours:
 
     def __init__(self, features: Tensor, window: Window, wanted: Tensor) -> None:
         n, _, h, w = features.shape
-        self._size, kind = (n, h, w), fast_type(features.device)
-        cells = features.permute(0, 2, 3, 1)
+        cells, kind = features.permute(0, 2, 3, 1), fast_type(features.device)
         self._asking = blocks_of(centred(cells, window.temperature).to(kind))
         self._near = blocks_of(cell_positions(n, h, w, features.device).view(n, h, w, 3))
-        keys = torch.cat([cells, torch.ones_like(cells[..., :1])], -1).flatten(0, 2).to(kind)
-        self._look = Look(keys, keys[:, :0].float(), self._size, window)
-        asked = blocks_of(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
-        self._parts = [
-            some for group in asked.split(GROUP) if len(group) for some in group.split(self._look.at_once(self._near[group]))
-        ]
+        self._look = Look(cells, kind, window)
+        self._parts = list(self._look.groups(self._near, wanted))
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._bytes = 0
 

@@ -168,7 +168,7 @@ class Segmenter:
         """How many pieces of each organ are kept: as many as were drawn; None: all, or those that the drawing touches."""
         if own is not None or not self.config.largest_only:
             return None
-        return [max(s.pieces(organ) for s in supports) for organ in range(len(supports[0].masks))]
+        return [max(counts) for counts in zip(*(s.pieces for s in supports), strict=True)]
 
     def _finish(
         self, answer: Answer, scan: EncodedScan, own: Support | None, pieces: Sequence[int] | None

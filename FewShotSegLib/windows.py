@@ -7,6 +7,7 @@ those of a similarity of `TYPICAL`: then neither powers nor sums overflow, and b
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -124,19 +125,15 @@ def attend(
     kind = fast_type(query.device)
     near = blocks_of(place.permute(1, 2, 3, 0))
     asking = blocks_of(centred(query.permute(0, 2, 3, 1), window.temperature).to(kind))
-    features = support.permute(0, 2, 3, 1).flatten(0, 2)
-    keys = torch.cat([features, torch.ones_like(features[:, :1])], 1).to(kind)
     held = cell_positions(m, hs, ws, query.device)
     if values is not None:
         held = torch.cat([values.permute(0, 2, 3, 1).flatten(0, 2).to(held), held], 1)
     held = torch.cat([held, torch.ones_like(held[:, :1])], 1)
     gathered = torch.cat([near.new_zeros(*near.shape[:2], held.shape[1] - 4), near], 2)
     top, mass = near.new_full(near.shape[:2], -math.inf), near.new_full(near.shape[:2], -math.inf)
-    asked = torch.arange(len(near)) if wanted is None else blocks_of(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
-    look = Look(keys, held, (m, hs, ws), window)
-    for group in asked.split(GROUP) if len(asked) else ():
-        for some in group.split(look.at_once(near[group])):
-            gathered[some], top[some], mass[some] = look(asking[some], near[some])
+    look = Look(support.permute(0, 2, 3, 1), kind, window)
+    for some in look.groups(near, wanted):
+        gathered[some], top[some], mass[some] = look(asking[some], near[some], held)
     gathered, top, mass = (unblocked(x, (n, h, w)) for x in (gathered, top[..., None], mass[..., None]))
     gathered = gathered.permute(0, 3, 1, 2)
     best = (top[..., 0] / window.temperature).clamp(min=-1)
@@ -159,27 +156,32 @@ def unblocked(blocks: Tensor, size: tuple[int, int, int]) -> Tensor:
 
 
 class Look:
-    """Blocks of query cells look into boxes of keys (cells, c + 1) that all have the same size."""
+    """Blocks of query cells look into boxes of keys, all of the same size: features (m, h, w, c) in the precision `kind`."""
 
-    def __init__(self, keys: Tensor, held: Tensor, size: tuple[int, int, int], window: Window) -> None:
-        self.keys, self.held, self.window = keys, held, window
-        self.size = torch.tensor(size, device=keys.device)
-        self.sigmas = torch.tensor(window.sigmas, device=keys.device)
-        self._memory = {
-            name: Buffer(like) for name, like in (("keys", keys), ("logits", keys), ("held", held), ("weights", held))
-        }
+    def __init__(self, features: Tensor, kind: torch.dtype, window: Window) -> None:
+        self.window = window
+        self.keys = torch.cat([features, torch.ones_like(features[..., :1])], -1).flatten(0, 2).to(kind)
+        self.size = torch.tensor(features.shape[:3], device=features.device)
+        self.sigmas = torch.tensor(window.sigmas, device=features.device)
+        kinds = {"keys": self.keys, "logits": self.keys, "held": features.float(), "weights": features.float()}
+        self._memory = {name: Buffer(like) for name, like in kinds.items()}
 
-    def at_once(self, near: Tensor) -> int:
-        """How many of these blocks (b, cells, 3) may look at once, so that their boxes do not need too much memory."""
-        return max(1, KEYS_AT_ONCE // math.prod(self._boxes(near)[1]))
+    def groups(self, near: Tensor, wanted: Tensor | None) -> Iterator[Tensor]:
+        """Indices of the blocks (b, cells, 3) with `wanted` cells (n, h, w), by as many as may look at once for their memory."""
+        asked = torch.arange(len(near)) if wanted is None else blocks_of(wanted[..., None]).flatten(1).any(1).nonzero()[:, 0]
+        for group in asked.split(GROUP) if len(asked) else ():
+            yield from group.split(max(1, KEYS_AT_ONCE // math.prod(self._boxes(near[group])[1])))
 
-    def __call__(self, asking: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Blocks (b, cells, c + 1), expected `near` (b, cells, 3): gathered values, highest logits, logs of summed powers."""
+    def __call__(self, asking: Tensor, near: Tensor, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blocks (b, cells, c + 1), expected `near` (b, cells, 3), ask what the keys hold (keys, k), the last of it 1.
+
+        Returns what was gathered, the highest logits, and the logs of the summed powers.
+        """
         index, weights = self.weigh(asking, near)
         top = weights.amax(2).float()
-        found = self.gather(index, weights)
+        found = torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._take("held", held, index))
         total = found[..., -1]
-        beyond = ((near - near.clamp(min=0).minimum(self.size - 1)) / self.sigmas).square().sum(2) / 2
+        beyond = ((near - self._nearest(near)) / self.sigmas).square().sum(2) / 2
         offset = self.window.temperature * TYPICAL - beyond
         return found[..., :-1] / total[..., None], top.log() + offset, total.log() + offset
 
@@ -190,20 +192,20 @@ class Look:
         index = (
             (axes[0][:, :, None] * self.size[1] + axes[1][:, None])[..., None] * self.size[2] + axes[2][:, None, None]
         ).flatten(1)
-        nearest = near.clamp(min=0).minimum(self.size - 1)
+        nearest = self._nearest(near)
         logits = self._logits(asking, index)
         z, y, x = (self._bias(near[..., axis, None], nearest[..., axis, None], axes[axis], axis) for axis in range(3))
         plane = (y[..., None] + x[:, :, None]).flatten(2)
         logits.view(*logits.shape[:2], size[0], -1).add_(plane[:, :, None]).add_(z[..., None])
         return index, logits.exp2_()
 
-    def gather(self, index: Tensor, weights: Tensor) -> Tensor:
-        """Weighted sums (b, cells, k) of what the keys hold (keys, k)."""
-        return torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._take("held", self.held, index))
+    def _nearest(self, near: Tensor) -> Tensor:
+        """Places inside the support that are nearest to these."""
+        return near.clamp(min=0).minimum(self.size - 1)
 
     def _boxes(self, near: Tensor) -> tuple[Tensor, list[int]]:
         """First cell (b, 3) of each block's box, and the size of all boxes."""
-        nearest = near.clamp(min=0).minimum(self.size - 1)
+        nearest = self._nearest(near)
         margin = torch.tensor(self.window.margins, device=near.device)
         low = (nearest.amin(1) - margin).ceil().clamp(min=0).long()
         high = (nearest.amax(1) + margin).floor().minimum(self.size - 1).long()

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, lenient_threshold, margin, two_class
+from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, margin, query_thresholds, two_class
 from FewShotSegLib.debiasing import standard
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.methods.base import LearnedMethod
@@ -134,10 +134,8 @@ class Qamp(LearnedMethod):
 
     def thresholds(self, features: Tensor, memory: QampMemory) -> Tensor:
         """The threshold (n) of every query (n c h w): the learned one, led by the support's, or the support's alone."""
-        if not self.trained:
-            return memory.threshold.expand(len(features))
-        learned, lenient = self.head.threshold(features), self.config.lenient and not self.config.faithful
-        return lenient_threshold(learned, memory.threshold) if lenient else learned
+        learn = self.head.threshold if self.trained else None
+        return query_thresholds(learn, features, memory.threshold, lenient=self.config.lenient and not self.config.faithful)
 
     def banks(self, features: Tensor, memory: QampMemory, prior: Tensor) -> Banks:
         """The support's prototypes with those that the prior (n h w), logits, picks from queries (n c h w)."""

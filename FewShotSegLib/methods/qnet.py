@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, lenient_threshold, margin, two_class
+from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, margin, query_thresholds, two_class
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.methods.base import LearnedMethod
 from FewShotSegLib.prototypes import area_fractions, masked_average, published_average
@@ -87,10 +87,8 @@ class Qnet(LearnedMethod):
 
     def thresholds(self, features: Tensor, memory: QnetMemory) -> Tensor:
         """The threshold (n) of every query (n c h w): the learned one, led by the support's, or the support's alone."""
-        if not self.trained:
-            return memory.threshold.expand(len(features))
-        learned, lenient = self.head(features), self.config.lenient and not self.config.faithful
-        return lenient_threshold(learned, memory.threshold) if lenient else learned
+        learn = self.head if self.trained else None
+        return query_thresholds(learn, features, memory.threshold, lenient=self.config.lenient and not self.config.faithful)
 
     def remember_scales(self, scales: Sequence[Tensor], masks: Tensor) -> QnetMemory:
         """As `remember`, of several feature maps (s c h w), the finest first."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, lenient_threshold, margin, two_class
+from FewShotSegLib.anomaly import ImageThreshold, anomaly, calibrated_threshold, margin, query_thresholds, two_class
 from FewShotSegLib.debiasing import RegionMemory, Step, debias, published_regions_of, regions_of, standard
 from FewShotSegLib.methods.base import LearnedMethod
 from FewShotSegLib.prototypes import area_fractions
@@ -68,10 +68,8 @@ class RegionMethod(LearnedMethod):
 
     def thresholds(self, features: Tensor, memory: RegionMemory) -> Tensor:
         """The threshold (n) of every query (n c h w): the learned one, led by the support's, or the support's alone."""
-        if not self.trained:
-            return memory.threshold.expand(len(features))
-        learned = self.head.threshold(features)
-        return lenient_threshold(learned, memory.threshold) if self.lenient else learned
+        learn = self.head.threshold if self.trained else None
+        return query_thresholds(learn, features, memory.threshold, lenient=self.lenient)
 
     def steps(self, features: Tensor, memory: RegionMemory, thresholds: Tensor) -> list[Step]:
         """The prototypes of queries (n c h w) before and after every debiasing step; thresholds (n)."""

@@ -62,7 +62,7 @@ class Answer:
     def deciding(self) -> Tensor:
         """The scores that the labels are made from, on the finest cells that there are."""
         scores = next(s for s in (self.finer, self.settled, self.scores) if s is not None)
-        return scores if self.margins else give_way(scores, self.thin)
+        return give_way(scores, self.thin) if self.thin and not self.margins else scores
 
 
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
@@ -70,17 +70,15 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
     known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
-    settled = carried.values if task.same else _settled(matcher, task, carried, thin)
+    settled = carried.values
+    if not task.same:
+        settled = settle(task.query.regular(), settled, matcher.config, thin, pieces=task.pieces)
     if isinstance(method, Match):
         return Answer(carried.values, False, carried, settled, _finer(method, task, known, carried, settled, thin), thin)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     margins = [_head_scores(head, method, task, settled[:, 1 + organ], organ) for organ in range(settled.shape[1] - 1)]
     return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin)
-
-
-def _settled(method: Match, task: Task, carried: Carried, thin: Sequence[int]) -> Tensor:
-    return settle(task.query.regular(), carried.values, method.config, thin, pieces=task.pieces)
 
 
 def _finer(

@@ -49,6 +49,14 @@ def thin_organs(supports: Sequence[EncodedSupport]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def around_thin(values: Tensor, thin: Sequence[int]) -> Tensor:
+    """Cells (n, h, w) where fractions (n, v, h, w) say that thin organs may be, and those beside them."""
+    if not thin:
+        return torch.zeros_like(values[:, 0], dtype=torch.bool)
+    seen = values[:, [1 + organ for organ in thin]].amax(1) > SEEN
+    return F.max_pool2d(seen[:, None].float(), 2 * AROUND + 1, 1, AROUND)[:, 0].bool()
+
+
 def give_way(scores: Tensor, thin: Sequence[int]) -> Tensor:
     """Scores (n, v, h, w) in which background is weaker against `thin` organs, and the thinnest are stronger than others.
 
@@ -78,14 +86,13 @@ class _Crop:
     wanted: Tensor
 
     @classmethod
-    def around(cls, seen: Tensor, inside: Tensor) -> _Crop | None:
-        """The crop that holds all cells `seen` (n, h, w), inside the body; None without any."""
-        wide = F.max_pool2d(seen[:, None].float(), 2 * AROUND + 1, 1, AROUND)[:, 0].bool() & inside
-        if not wide.any():
+    def around(cls, wanted: Tensor) -> _Crop | None:
+        """The crop that holds all `wanted` cells (n, h, w); None without any."""
+        if not wanted.any():
             return None
-        slices = wide.flatten(1).any(1).nonzero()[:, 0]
-        rows, columns = (_span(wide.any(0).any(other)) for other in (1, 0))
-        return cls(slices, rows, columns, wide[slices][:, rows, columns])
+        slices = wanted.flatten(1).any(1).nonzero()[:, 0]
+        rows, columns = (_span(wanted.any(0).any(other)) for other in (1, 0))
+        return cls(slices, rows, columns, wanted[slices][:, rows, columns])
 
     def pixels(self, slices: Tensor, dy: int, dx: int) -> Tensor:
         """What is to be encoded of slices (n, H, W) moved by so many pixels; beyond the image its border goes on."""
@@ -116,8 +123,7 @@ def look_closer(
         known: supports with their values (m v h w), as for `Match.carry`, which gave `carried`.
         encode: unit features of slices, as those of the query.
     """
-    seen = carried.values[:, [1 + organ for organ in thin]].amax(1) > SEEN
-    crop = _Crop.around(seen, query.regular().inside)
+    crop = _Crop.around(around_thin(carried.values, thin) & query.regular().inside)
     if crop is None:
         return None
     scores = F.interpolate(settled, scale_factor=2, mode="bilinear")

@@ -16,9 +16,9 @@ from FewShotSegLib.correspondence import ScanFeatures, Window
 from FewShotSegLib.methods.match import TINY, MatchConfig
 from FewShotSegLib.neighbours import Neighbours
 from FewShotSegLib.pieces import largest_pieces
+from FewShotSegLib.strategies.closer import around_thin
 
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
-THERE, BESIDE = 0.05, 2  # fraction from which a thin organ may be in a cell, and how many cells around it stay as they are
 LOST = 0.2  # part of an organ's cells; one that has fewer left is wiped out
 FAITHFUL = 0.05  # part that what was carried keeps in every pass
 CLEARED = (6, 12, 18, 24)  # passes before which islands are cleared: not the first ones, in which many vanish by themselves
@@ -42,14 +42,14 @@ def settle(
     """
     window = Window(config.settle_temperature, config.sigma, config.radius, config.reach_mm, query.slice_mm, query.cell_mm)
     seen = F.max_pool3d((1 - values[:, :1]).transpose(0, 1), 3, 1, 1)[0] > SEEN
-    wanted = seen & query.inside & ~_beside(values, thin)
+    wanted = seen & query.inside & ~around_thin(values, thin)
     neighbours = Neighbours(query.features, window, wanted)
     keep = [1 + organ for organ in thin]
     share = [v for v in range(values.shape[1]) if v not in keep]
     carried = values.clamp(min=0)
     for count in range(config.settle_passes):
-        if count in CLEARED:
-            values = _without_islands(values, pieces or (), thin)
+        if pieces is not None and count in CLEARED:
+            values = _without_islands(values, pieces, thin)
         surer = values.clamp(min=0).square()
         found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6)).lerp(carried, FAITHFUL)[:, share]
         left = (1 - values[:, keep].sum(1, keepdim=True)).clamp(min=0)
@@ -58,14 +58,6 @@ def settle(
         settled[:, share] = torch.where(wanted[:, None], found, values[:, share])
         values = settled if drawn is None else torch.where(drawn[..., None, None], values, settled)
     return _without_losses(values, carried)
-
-
-def _beside(values: Tensor, thin: Sequence[int]) -> Tensor:
-    """Cells (n, h, w) where thin organs may be, and those around."""
-    if not thin:
-        return torch.zeros_like(values[:, 0], dtype=torch.bool)
-    there = values[:, [1 + organ for organ in thin]].amax(1) > THERE
-    return F.max_pool2d(there[:, None].float(), 2 * BESIDE + 1, 1, BESIDE)[:, 0].bool()
 
 
 def _without_losses(values: Tensor, carried: Tensor) -> Tensor:
