@@ -7,8 +7,10 @@ it steps where the image steps and stays smooth where the image is flat.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 RADIUS = 6  # pixels of the network's grid
@@ -24,11 +26,16 @@ def guided_filter(scores: np.ndarray, image: np.ndarray, radius: int = RADIUS, e
         size = (1,) * (values.ndim - 2) + (2 * radius + 1,) * 2
         return ndimage.uniform_filter(values, size, mode="nearest")
 
-    mean_image, mean_scores = mean(image), mean(scores)
-    variance = mean(image * image) - mean_image**2
-    slope = (mean(image * scores) - mean_image * mean_scores) / (variance + epsilon)
-    offset = mean_scores - slope * mean_image
-    return mean(slope) * image + mean(offset)
+    mean_image = mean(image)
+    flat = mean(image * image) - mean_image**2 + epsilon
+
+    def filtered(score: np.ndarray) -> np.ndarray:
+        mean_score = mean(score)
+        slope = (mean(image * score) - mean_image * mean_score) / flat
+        return mean(slope) * image + mean(mean_score - slope * mean_image)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return np.stack(list(threads.map(filtered, scores)))
 
 
 def refine(scores: np.ndarray, image: np.ndarray, thin: Sequence[int] = (), *, margins: bool = False) -> None:
