@@ -42,7 +42,7 @@ class MatchConfig:
     distance_mm: float = 7.7
     neighbours: int = 2
     closer: bool = True
-    settle_passes: int = 32
+    settle_passes: int = 16
     settle_temperature: float = 20.0
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 

@@ -21,7 +21,8 @@ from FewShotSegLib.strategies.closer import around_thin
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
 LOST = 0.2  # part of an organ's cells; one that has fewer left is wiped out
 FAITHFUL = 0.05  # part that what was carried keeps in every pass
-CLEARED = (6, 12, 18, 24)  # passes before which islands are cleared: not the first ones, in which many vanish by themselves
+FURTHER = 1.9  # times as far as the neighbours say, but for the last pass: half the passes come as far
+CLEARED = (3, 6, 9, 12)  # passes before which islands are cleared: not the first ones, in which many vanish by themselves
 
 
 def settle(
@@ -52,6 +53,8 @@ def settle(
             values = _without_islands(values, pieces, thin)
         surer = values.clamp(min=0).square()
         found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6)).lerp(carried, FAITHFUL)[:, share]
+        if count + 1 < config.settle_passes:
+            found = values[:, share].lerp(found, FURTHER).clamp(min=0)
         left = (1 - values[:, keep].sum(1, keepdim=True)).clamp(min=0)
         found = found * left / found.sum(1, keepdim=True).clamp(min=1e-6)
         settled = values.clone()
