@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from FewShotSegLib.smoothing import weighted_smooth
-from FewShotSegLib.windows import LOG2E, Attention, Buffer, Window, attend, cell_positions, centred, fast_type
+from FewShotSegLib.windows import LOG2E, Attention, Buffer, Window, aligned, attend, cell_positions, centred, fast_type
 
 __all__ = ["Attention", "RegistrationConfig", "ScanFeatures", "Window", "attend", "axial_start", "cell_positions", "register"]
 
@@ -106,9 +106,9 @@ def _expected(
 ) -> tuple[Tensor, Tensor]:
     """Expected key position (N, 3) of query cells (N, c) under a Gaussian window around `near`, and the sharpness (N,)."""
     kind, span = fast_type(query.device), where.amax(0)
-    asking = torch.cat([centred(query, temperature), *_split(_window_asks(near, span, sigma), kind)], 1).to(kind)
+    asking = aligned(torch.cat([centred(query, temperature), *_split(_window_asks(near, span, sigma), kind)], 1).to(kind))
     answer = _window_answers(where, sigma)
-    keys = torch.cat([keys, torch.ones_like(keys[:, :1]), *_split(answer, kind, twice=True)], 1).to(kind)
+    keys = aligned(torch.cat([keys, torch.ones_like(keys[:, :1]), *_split(answer, kind, twice=True)], 1).to(kind))
     held = torch.cat([where, torch.ones_like(where[:, :1])], 1)
     found, top = near.new_empty(len(near), 4), near.new_empty(len(near))
     logits, weights = Buffer(keys), Buffer(held)
@@ -181,11 +181,10 @@ def coarse_place(query: ScanFeatures, support: ScanFeatures, config: Registratio
     """Place at half resolution from all-to-all similarities: a robust affine map, then a smooth deformation."""
     n, _, h, w = query.features.shape
     cells = _positions_of(query.features)
-    where = _positions_of(support.features)
-    q, s = _flat(query.features), _flat(support.features)
-    inside = torch.nonzero(query.body.flatten() > 0.1)[:, 0]
-    if len(inside) < 16:
-        inside = torch.arange(len(cells), device=cells.device)
+    answering = _inside_body(support)
+    where = _positions_of(support.features)[answering]
+    q, s = _flat(query.features), _flat(support.features)[answering]
+    inside = _inside_body(query)
     body = query.body.flatten() + 1e-3
     place = _start_place(query, support, cells)
     some = inside[:: max(1, len(inside) // config.affine_samples)]
@@ -199,6 +198,13 @@ def coarse_place(query: ScanFeatures, support: ScanFeatures, config: Registratio
         shift[inside], weight[inside] = expected - place[inside], body[inside] * sharp
         place = place + _smooth_shift(shift.T.reshape(3, n, h, w), weight.reshape(n, h, w), query, smooth).reshape(3, -1).T
     return place.T.reshape(3, n, h, w)
+
+
+def _inside_body(scan: ScanFeatures) -> Tensor:
+    """Indices of the cells that hold some of the body; of all cells where hardly any do."""
+    body = scan.body.flatten()
+    inside = torch.nonzero(body > 0.1)[:, 0]
+    return inside if len(inside) >= 16 else torch.arange(len(body), device=body.device)
 
 
 def _smooth_shift(shift: Tensor, weight: Tensor, query: ScanFeatures, mm: float) -> Tensor:
