@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -210,3 +213,18 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=rf"'{name}'.*one of auto, cpu"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("own", [None, "17"])
+def test_threads_do_not_spin_long_unless_the_user_says_so(own: str | None) -> None:
+    """Or another program on one of two cores makes a match fifty times slower."""
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    script = "import FewShotSegLib, os, sys; assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment if own is None else {**environment, "GOMP_SPINCOUNT": own},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert said == (own or "6000")
