@@ -227,4 +227,4 @@ def test_threads_do_not_spin_long_unless_the_user_says_so(own: str | None) -> No
         text=True,
         check=True,
     ).stdout.strip()
-    assert said == (own or "6000")
+    assert said == (own or "15000")

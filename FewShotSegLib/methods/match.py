@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from FewShotSegLib.correspondence import Attention, RegistrationConfig, ScanFeatures, Window, attend, cell_positions, register
 from FewShotSegLib.encoding import cell_fractions
@@ -110,16 +111,27 @@ class Match:
     def ask(
         self, features: Tensor, supports: Sequence[tuple[ScanFeatures, Tensor]], places: Sequence[Tensor], wanted: Tensor
     ) -> Carried:
-        """What the supports say of cells with `features` (n c h w), each around its place (3 n h w), if `wanted` (n h w)."""
-        answers = []
-        for (support, values), place in zip(supports, places, strict=True):
-            window = self.window(support.slice_mm, support.cell_mm, self.config.reach_mm)
-            answers.append(attend(features, support.features, place, values, window, wanted))
-        return join(answers)
+        """What the supports say of cells with `features` (n c h w), each around its place (3 n h w), if `wanted` (n h w).
+
+        Those in whose windows no support holds any organ are not asked: they are background.
+        """
+        windows = [self.window(support.slice_mm, support.cell_mm, self.config.reach_mm) for support, _ in supports]
+        asked = list(zip(supports, places, windows, strict=True))
+        near = torch.stack([_near_organs(values, place, window) for (_, values), place, window in asked]).any(0)
+        return join([attend(features, s.features, place, values, w, wanted & near) for (s, values), place, w in asked])
 
     def window(self, slice_mm: float, cell_mm: float, reach_mm: float) -> Window:
         """The attention's window on a support with these sizes."""
         return Window(self.config.temperature, self.config.sigma, self.config.radius, reach_mm, slice_mm, cell_mm)
+
+
+def _near_organs(values: Tensor, place: Tensor, window: Window) -> Tensor:
+    """Whether any organ of the support's `values` (m v h w) may lie in the window around a place (3 n h w): bool (n h w)."""
+    reach = (window.depth + 1, window.radius + 1, window.radius + 1)
+    held = (values[:, 1:].amax(1) > 0).float()[None]
+    wide = F.max_pool3d(held, [2 * r + 1 for r in reach], 1, reach)[0].bool()
+    nearest = [axis.round().long().clamp(0, size - 1) for axis, size in zip(place, wide.shape, strict=True)]
+    return wide[nearest[0], nearest[1], nearest[2]]
 
 
 def join(answers: Sequence[Attention]) -> Carried:
