@@ -94,7 +94,9 @@ class FeatureRunner:
             torch.cuda.empty_cache()
 
     def _bf16_is_faster(self) -> bool:
-        """One small slice each way, after a warm-up."""
+        """As the processor says; where it does not, one small slice each way, after a warm-up."""
+        if (said := multiplies_bf16(self.device)) is not None:
+            return said
         probe = torch.zeros(1, PROBE_SIDE, PROBE_SIDE, device=self.device)
 
         def seconds(bf16: bool) -> float:
@@ -116,6 +118,18 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(
         words in said for words in ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
     )
+
+
+def multiplies_bf16(device: torch.device) -> bool | None:
+    """Whether an x86 processor has instructions for products of bfloat16, without which they are slow; None: has to be tried.
+
+    Better than a stopwatch, which may decide otherwise in the next run, on a busy machine, and change the last digits.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in older torch
+    found = capabilities() if capabilities and device.type == "cpu" else {}
+    if found.get("architecture") != "x86_64":
+        return None
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
 def timed(run: Callable[[], None], repeats: int = 2) -> float:

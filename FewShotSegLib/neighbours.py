@@ -22,7 +22,7 @@ class Neighbours:
     def __init__(self, features: Tensor, window: Window, wanted: Tensor) -> None:
         n, _, h, w = features.shape
         cells, kind = features.permute(0, 2, 3, 1), fast_type(features.device)
-        self._asking = blocks_of(centred(cells, window.temperature).to(kind))
+        self._asking = blocks_of(centred(cells, window.temperature, kind))
         self._near = blocks_of(cell_positions(n, h, w, features.device).view(n, h, w, 3))
         self._look = Look(cells, kind, window)
         self._parts = list(self._look.groups(self._near, wanted))

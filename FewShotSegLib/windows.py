@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.devices import timed
+from FewShotSegLib.devices import multiplies_bf16, timed
 
 BLOCK = 8  # rows and columns of query cells that share a box of keys
 GROUP = 8  # blocks that look at once, with boxes of one size
@@ -72,9 +72,11 @@ def cell_positions(n: int, h: int, w: int, device: torch.device | str = "cpu") -
 
 @cache
 def fast_type(device: torch.device) -> torch.dtype:
-    """bfloat16 where a short probe shows that its products are at least twice as fast there, otherwise float32."""
+    """bfloat16 where the processor says, or a short probe shows, that its products are faster there, otherwise float32."""
     if device.type not in ("cpu", "cuda"):
         return torch.float32
+    if (said := multiplies_bf16(device)) is not None:
+        return torch.bfloat16 if said else torch.float32
     a, b = (torch.ones(256, 288, device=device) for _ in range(2))
 
     def seconds(kind: torch.dtype) -> float:
@@ -93,10 +95,17 @@ def fast_type(device: torch.device) -> torch.dtype:
         return torch.float32
 
 
-def centred(features: Tensor, temperature: float) -> Tensor:
+def centred(features: Tensor, temperature: float, kind: torch.dtype = torch.float32) -> Tensor:
     """Query features (..., c) as (..., c + 1): their product with keys (..., c) and a 1 is the logit of the similarity."""
     scale = temperature * LOG2E
-    return torch.cat([scale * features, features.new_full((*features.shape[:-1], 1), -scale * TYPICAL)], -1)
+    return _ended(scale * features, -scale * TYPICAL, kind)
+
+
+def _ended(columns: Tensor, last: float, kind: torch.dtype) -> Tensor:
+    """Columns (..., c) and a last one, in the precision `kind`: (..., c + 1)."""
+    out = columns.new_empty((*columns.shape[:-1], columns.shape[-1] + 1), dtype=kind)
+    out[..., :-1], out[..., -1] = columns, last
+    return out
 
 
 def aligned(columns: Tensor) -> Tensor:
@@ -131,7 +140,7 @@ def attend(
     m, _, hs, ws = support.shape
     kind = fast_type(query.device)
     near = blocks_of(place.permute(1, 2, 3, 0))
-    asking = blocks_of(centred(query.permute(0, 2, 3, 1), window.temperature).to(kind))
+    asking = blocks_of(centred(query.permute(0, 2, 3, 1), window.temperature, kind))
     held = cell_positions(m, hs, ws, query.device)
     if values is not None:
         held = torch.cat([values.permute(0, 2, 3, 1).flatten(0, 2).to(held), held], 1)
@@ -149,10 +158,11 @@ def attend(
 
 def blocks_of(cells: Tensor) -> Tensor:
     """(n, h, w, k) -> (blocks, BLOCK * BLOCK, k), the last rows and columns repeated where a block is not full."""
-    rows, columns = (
-        torch.arange(-(-size // BLOCK) * BLOCK, device=cells.device).clamp(max=size - 1) for size in cells.shape[1:3]
-    )
-    return rearrange(cells[:, rows][:, :, columns], "n (y b) (x c) k -> (n y x) (b c) k", b=BLOCK, c=BLOCK)
+    for axis in (1, 2):
+        if short := -cells.shape[axis] % BLOCK:
+            last = cells.narrow(axis, cells.shape[axis] - 1, 1)
+            cells = torch.cat([cells, *[last] * short], axis)
+    return rearrange(cells, "n (y b) (x c) k -> (n y x) (b c) k", b=BLOCK, c=BLOCK)
 
 
 def unblocked(blocks: Tensor, size: tuple[int, int, int]) -> Tensor:
@@ -167,7 +177,7 @@ class Look:
 
     def __init__(self, features: Tensor, kind: torch.dtype, window: Window) -> None:
         self.window = window
-        self.keys = torch.cat([features, torch.ones_like(features[..., :1])], -1).flatten(0, 2).to(kind)
+        self.keys = _ended(features, 1, kind).flatten(0, 2)
         self.size = torch.tensor(features.shape[:3], device=features.device)
         self.sigmas = torch.tensor(window.sigmas, device=features.device)
         kinds = {"keys": self.keys, "logits": self.keys, "held": features.float(), "weights": features.float()}

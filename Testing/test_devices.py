@@ -13,9 +13,10 @@ import torch
 from tiny_encoder import TinyEncoder
 from torch import Tensor
 
-from FewShotSegLib import devices
+from FewShotSegLib import devices, windows
 from FewShotSegLib.devices import FeatureRunner, choose_device, out_of_memory, timed
 from FewShotSegLib.errors import ConfigError
+from FewShotSegLib.windows import fast_type
 
 CPU, FAKE_GPU = torch.device("cpu"), torch.device("meta")
 SLICES = torch.randn(11, 16, 24, generator=torch.Generator().manual_seed(0))
@@ -160,6 +161,7 @@ class SlowUnder(TinyEncoder):
 @pytest.mark.parametrize("slow_bf16", [True, False])
 def test_bfloat16_is_used_where_the_probe_shows_that_it_is_faster(monkeypatch: pytest.MonkeyPatch, slow_bf16: bool) -> None:
     monkeypatch.setattr(FeatureRunner, "_bf16_is_faster", PROBE)
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda device: None)
     encoder = SlowUnder(slow_bf16)
     monkeypatch.setattr(devices.time, "perf_counter", lambda: encoder.seconds)
     runner = FeatureRunner(encoder, CPU, batch=8)
@@ -173,6 +175,7 @@ def test_bfloat16_is_used_where_the_probe_shows_that_it_is_faster(monkeypatch: p
 
 def test_a_device_without_bfloat16_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FeatureRunner, "_bf16_is_faster", PROBE)
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda device: None)
 
     class NoBf16(TinyEncoder):
         def forward(self, slices: Tensor) -> Tensor:
@@ -228,3 +231,29 @@ def test_threads_do_not_spin_long_unless_the_user_says_so(own: str | None) -> No
         check=True,
     ).stdout.strip()
     assert said == (own or "15000")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"architecture": "x86_64", "amx_bf16": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_f": True}, False),
+        ({"architecture": "aarch64"}, None),
+    ],
+)
+def test_the_processor_says_whether_bfloat16_is_fast(monkeypatch: pytest.MonkeyPatch, found: dict, said: bool | None) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    cpu = torch.device("cpu")
+    assert devices.multiplies_bf16(cpu) is said and devices.multiplies_bf16(torch.device("cuda")) is None
+    if said is not None:  # then nothing is timed
+        monkeypatch.setattr(FeatureRunner, "_bf16_is_faster", PROBE)
+        monkeypatch.setattr(devices, "timed", lambda run: pytest.fail("timed"))
+        monkeypatch.setattr(windows, "timed", lambda run: pytest.fail("timed"))
+        assert FeatureRunner(TinyEncoder(), cpu)._bf16_is_faster() is said
+        assert fast_type.__wrapped__(cpu) is (torch.bfloat16 if said else torch.float32)
+
+
+def test_an_older_torch_cannot_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert devices.multiplies_bf16(torch.device("cpu")) is None
