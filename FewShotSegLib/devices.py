@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 class FeatureRunner:
     """Runs an encoder over slices: unit features on the CPU, batch size and device adapted to the memory there is."""
 
-    def __init__(self, encoder: Encoder, device: torch.device, batch: int = 8) -> None:
+    def __init__(self, encoder: Encoder, device: torch.device, batch: int = 4) -> None:
         self.encoder = (folded(encoder) if isinstance(encoder, Encoder) else encoder).eval().to(device)
         self.volumetric = getattr(encoder, "volumetric", False)
         self.device, self.batch = device, TILE if self.volumetric else batch

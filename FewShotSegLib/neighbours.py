@@ -32,19 +32,18 @@ class Neighbours:
     def mean(self, values: Tensor) -> Tensor:
         """What the neighbours of every cell hold of `values` (n, v, h, w), weighted by attention; 0 where nobody asks."""
         n, v, h, w = values.shape
-        held = values.permute(0, 2, 3, 1).flatten(0, 2)
-        held = torch.cat([held, torch.ones_like(held[:, :1])], 1).to(self._look.keys.dtype)
+        held = values.permute(0, 2, 3, 1).flatten(0, 2).to(self._look.keys.dtype)
         found = values.new_zeros(len(self._near), self._near.shape[1], v)
         for number, some in enumerate(self._parts):
             index, weights = self._weights(number, some)
-            gathered = torch.bmm(weights, held[index]).float()
-            found[some] = gathered[..., :-1] / gathered[..., -1:]
+            found[some] = torch.bmm(weights, held.index_select(0, index.flatten()).view(*index.shape, v)).float()
         return unblocked(found, (n, h, w)).permute(0, 3, 1, 2)
 
     def _weights(self, number: int, some: Tensor) -> tuple[Tensor, Tensor]:
         if number in self._kept:
             return self._kept[number]
         index, weights = self._look.weigh(self._asking[some], self._near[some])
+        weights /= weights.sum(2, keepdim=True)
         size = weights.numel() * weights.element_size()
         if self._bytes + size <= KEPT_BYTES:
             self._kept[number] = index, weights.clone()

@@ -16,7 +16,7 @@ class SegmenterConfig:
     method, options: name and options of the method (`methods.list_methods()`).
     strategy: "auto" (the method's own), "direct" or "propagate"; for prototype heads.
     checkpoint: name or path of the encoder's weights.
-    device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once.
+    device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once (of more, a CPU's cache holds less).
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
     refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
     largest_only: keep the largest pieces of every organ, as many as were drawn (in the same scan: those that the drawing
@@ -29,7 +29,7 @@ class SegmenterConfig:
     strategy: str = "auto"
     checkpoint: str = DEFAULT_CHECKPOINT
     device: str = "auto"
-    batch: int = 8
+    batch: int = 4
     every_mm: float = 5.0
     largest_only: bool = True
     refine: bool = True

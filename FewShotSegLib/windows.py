@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from einops import rearrange
@@ -172,6 +172,14 @@ def unblocked(blocks: Tensor, size: tuple[int, int, int]) -> Tensor:
     return rearrange(blocks, "(n y x) (b c) k -> n (y b) (x c) k", n=n, x=x, b=BLOCK)[:, :h, :w]
 
 
+@lru_cache(maxsize=64)
+def _places_in(size: tuple[int, int, int], width: int, device: torch.device, kind: torch.dtype) -> Tensor:
+    """Where in a box of this `size` its keys lie: (keys, width), with a 1 at the place along each axis."""
+    each = zip(cell_positions(*size, device=device).long().T, size, strict=True)
+    marks = torch.cat([F.one_hot(at, length) for at, length in each], 1)
+    return F.pad(marks, (0, width - sum(size))).to(kind)
+
+
 class Look:
     """Blocks of query cells look into boxes of keys, all of the same size: features (m, h, w, c) in the precision `kind`."""
 
@@ -182,8 +190,6 @@ class Look:
         self.sigmas = torch.tensor(window.sigmas, device=features.device)
         kinds = {"keys": self.keys, "logits": self.keys, "held": features.float(), "weights": features.float()}
         self._memory = {name: Buffer(like) for name, like in kinds.items()}
-        self._placed: tuple[tuple[int, int, int], int] | None = None
-        self._places = self.keys
 
     def groups(self, near: Tensor, wanted: Tensor | None) -> Iterator[Tensor]:
         """Indices of the blocks (b, cells, 3) with `wanted` cells (n, h, w), by as many as may look at once for their memory."""
@@ -236,16 +242,8 @@ class Look:
         keys = self._memory["keys"](index.numel(), width)
         torch.index_select(self.keys, 0, index.flatten(), out=keys[:, :known])
         keys = keys.view(*index.shape, width)
-        keys[..., known:] = self._places_in(size, width - known)
+        keys[..., known:] = _places_in(size, width - known, keys.device, keys.dtype)
         return torch.bmm(asking, keys.transpose(1, 2), out=self._memory["logits"](*asking.shape[:2], index.shape[1]))
-
-    def _places_in(self, size: tuple[int, int, int], width: int) -> Tensor:
-        """Where in a box of this `size` its keys lie: (keys, width), with a 1 at the place along each axis."""
-        if self._placed != (size, width):
-            each = zip(cell_positions(*size, device=self.keys.device).long().T, size, strict=True)
-            marks = torch.cat([F.one_hot(at, length) for at, length in each], 1)
-            self._placed, self._places = (size, width), F.pad(marks, (0, width - sum(size))).to(self.keys.dtype)
-        return self._places
 
     def _take(self, name: str, rows: Tensor, index: Tensor) -> Tensor:
         """The rows of `index` (b, keys): (b, keys, k)."""

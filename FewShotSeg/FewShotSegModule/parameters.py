@@ -53,7 +53,7 @@ class FewShotSegParameters:
     ownCheckpoint: str = ""
     device: Annotated[str, Choice(DEVICES)] = "auto"
     everyMm: Annotated[float, WithinRange(1.0, 20.0)] = 5.0
-    batch: Annotated[int, WithinRange(1, 64)] = 8
+    batch: Annotated[int, WithinRange(1, 64)] = 4
     refine: bool = True
     largestOnly: bool = True
     separateProcess: bool = True
