@@ -30,6 +30,7 @@ from FewShotSegLib.background import (
 )
 from FewShotSegLib.background.child import Child
 from FewShotSegLib.background.exchange import read_job, read_result, write_job, write_result
+from FewShotSegLib.devices import FeatureRunner
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.phantom import make_patient
 from FewShotSegLib.segmentation import Segmentation
@@ -40,7 +41,15 @@ from FewShotSegLib.volume import Volume
 
 SHAPE = (3, 40, 40)
 PATIENCE_S = 240.0
+CHOICE = FeatureRunner._bf16_is_faster  # conftest takes it from this process, not from the workers
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def precision_as_in_the_workers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureRunner, "_bf16_is_faster", CHOICE)
+        yield
 
 
 @pytest.fixture(scope="module")
