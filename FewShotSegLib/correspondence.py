@@ -222,13 +222,15 @@ def register(query: ScanFeatures, support: ScanFeatures, config: RegistrationCon
     """Place (3, n, h, w) of every query cell in the support: coarse place, then windowed matches at full resolution."""
     place = _double(coarse_place(query.half(), support.half(), config), query.features.shape[2:])
     for reach, smooth in config.fine_mm:
+        asked = torch.zeros_like(query.inside)
+        asked[:: max(1, int(smooth / query.slice_mm))] = True  # the displacement is smoother than the slices between them
         look = attend(
             query.features,
             support.features,
             place,
             None,
             Window(config.temperature, config.fine_sigma, config.fine_window, reach, support.slice_mm, support.cell_mm),
-            query.inside,
+            query.inside & asked,
         )
         weight = query.body * look.best.clamp(min=0) ** 4
         place = place + weighted_smooth(look.place - place, weight, tuple(query.sigma(smooth).tolist()))

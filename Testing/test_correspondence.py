@@ -180,3 +180,19 @@ def test_memory_does_not_grow_with_the_scans(monkeypatch: pytest.MonkeyPatch) ->
         scan = scan_of(random_field(), (slices, 8, 8), slice_mm=20.0)
         register(scan, scan, config)
     assert largest[1] <= 1.1 * largest[0]
+
+
+@pytest.mark.parametrize(("slice_mm", "asked"), [(5.0, (5, 3)), (10.0, (2, 1)), (30.0, (1, 1))])
+def test_fine_rounds_ask_as_many_slices_as_the_smoothness_needs(
+    monkeypatch: pytest.MonkeyPatch, slice_mm: float, asked: tuple[int, int]
+) -> None:
+    """Smoothing of 25 and of 16 mm: so many slices apart, and everything of these slices that is in the body."""
+    torch.manual_seed(1)
+    features = torch.nn.functional.normalize(torch.randn(11, 8, 8, 8), dim=1)
+    scan = ScanFeatures(features, torch.ones(11, 8, 8), slice_mm, 10.0)
+    seen: list[Tensor] = []
+    attend = correspondence.attend
+    monkeypatch.setattr(correspondence, "attend", lambda *given: (seen.append(given[-1]), attend(*given))[1])
+    register(scan, scan)
+    assert [wanted.flatten(1).all(1).nonzero()[:, 0].tolist() for wanted in seen] == [list(range(0, 11, s)) for s in asked]
+    assert all(int(wanted.sum()) == 64 * len(range(0, 11, s)) for wanted, s in zip(seen, asked, strict=True))
