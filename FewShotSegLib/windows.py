@@ -204,7 +204,7 @@ class Look:
         """
         index, weights = self.weigh(asking, near)
         top = weights.amax(2).float()
-        found = torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._take("held", held, index))
+        found = torch.bmm(self._memory["weights"](*weights.shape).copy_(weights), self._held(held, index))
         total = found[..., -1]
         beyond = ((near - self._nearest(near)) / self.sigmas).square().sum(2) / 2
         offset = self.window.temperature * TYPICAL - beyond
@@ -245,10 +245,10 @@ class Look:
         keys[..., known:] = _places_in(size, width - known, keys.device, keys.dtype)
         return torch.bmm(asking, keys.transpose(1, 2), out=self._memory["logits"](*asking.shape[:2], index.shape[1]))
 
-    def _take(self, name: str, rows: Tensor, index: Tensor) -> Tensor:
-        """The rows of `index` (b, keys): (b, keys, k)."""
-        out = self._memory[name](index.numel(), rows.shape[1])
-        return torch.index_select(rows, 0, index.flatten(), out=out).view(*index.shape, -1)
+    def _held(self, held: Tensor, index: Tensor) -> Tensor:
+        """What the keys of `index` (b, keys) hold: (b, keys, k)."""
+        out = self._memory["held"](index.numel(), held.shape[1])
+        return torch.index_select(held, 0, index.flatten(), out=out).view(*index.shape, -1)
 
     def _bias(self, near: Tensor, nearest: Tensor, keys: Tensor, axis: int) -> Tensor:
         """One axis of the window around `near` (b, cells, 1), 0 at the support's `nearest` place: (b, cells, keys)."""

@@ -9,6 +9,7 @@ import torch
 from smooth_scans import SLICE_MM, ball, dice, random_field, scan_of
 from torch import Tensor
 
+from FewShotSegLib import windows
 from FewShotSegLib.correspondence import Window, attend, cell_positions
 from FewShotSegLib.encoding import cell_fractions
 from FewShotSegLib.methods.match import Match, MatchConfig, join
@@ -78,7 +79,19 @@ def test_outside_the_body_is_background() -> None:
         assert (carried.best[:, :8] == -1).all()
 
 
-def test_joined_answers_are_one_softmax_over_all_supports() -> None:
+@pytest.mark.parametrize(
+    ("kind", "close", "alike"),
+    [
+        (torch.float32, {"rtol": 0, "atol": 1e-4}, {"rtol": 1e-4, "atol": 1e-4}),
+        (None, {"rtol": 0, "atol": 5e-3}, {"rtol": 0, "atol": 2e-3}),
+    ],
+    ids=["float32", "where it is fast bfloat16"],
+)
+def test_joined_answers_are_one_softmax_over_all_supports(
+    monkeypatch: pytest.MonkeyPatch, kind: torch.dtype | None, close: dict[str, float], alike: dict[str, float]
+) -> None:
+    if kind:
+        monkeypatch.setattr(windows, "fast_type", lambda device: kind)
     scan, values = scan_of(FIELD, SIZE), fractions()
     window = Window(20.0, 3.0, 4, 99.0, scan.slice_mm, scan.cell_mm)
     place = identity(SIZE) + 0.3
@@ -89,8 +102,8 @@ def test_joined_answers_are_one_softmax_over_all_supports() -> None:
         attend(scan.features, scan.features[3:], below, values[3:], window),
     ]
     joined = join(parts)
-    torch.testing.assert_close(joined.values, whole.values, rtol=0, atol=5e-3)  # bfloat16 where it is fast
-    torch.testing.assert_close(joined.best, whole.best, rtol=0, atol=2e-3)
+    torch.testing.assert_close(joined.values, whole.values, **close)
+    torch.testing.assert_close(joined.best, whole.best, **alike)
 
 
 def test_the_window_is_that_of_the_support() -> None:
