@@ -10,7 +10,7 @@ from tiny_encoder import TinyEncoder
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig, Solved
-from FewShotSegLib.strategies.closer import WEAKEST, _Crop, _moved, around_thin, give_way, thickness
+from FewShotSegLib.strategies.closer import WEAKEST, Crop, _moved, around_thin, give_way, thickness
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
@@ -37,13 +37,13 @@ def test_the_crop_holds_what_may_be_there_with_context_and_stays_in_the_image() 
     values = torch.zeros(4, 3, 32, 32)
     values[1:3, 2, 3, 20] = 0.1
     wanted = around_thin(values, [1])
-    crop = _Crop.around(wanted)
+    crop = Crop.around(wanted)
     assert crop is not None and crop.slices.tolist() == [1, 2]
     assert (crop.rows, crop.columns) == (slice(0, 12), slice(12, 29))
     assert crop.wanted.sum() == 2 * 25 and crop.wanted.shape == (2, 12, 17)
     image = torch.arange(256.0).expand(2, 256, -1)
     assert crop.pixels(image, -2, 2)[0, 0, :3].tolist() == [98, 99, 100]  # column 12 of the cells, two pixels further
-    assert _Crop.around(wanted & False) is None and not around_thin(values, [0]).any() and not around_thin(values, []).any()
+    assert Crop.around(wanted & False) is None and not around_thin(values, [0]).any() and not around_thin(values, []).any()
 
 
 def test_background_gives_way_until_as_many_cells_win_as_the_fractions_sum_to() -> None:

@@ -18,7 +18,7 @@ from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Match, MatchConfig
 from FewShotSegLib.segmenter import Solved
-from FewShotSegLib.strategies.answer import filled
+from FewShotSegLib.strategies.same_scan import filled
 
 VOTERS = 1600  # cells of the scan that ask
 AT_ONCE = 400  # of them

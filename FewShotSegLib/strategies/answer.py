@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.drawings import EncodedSupport
-from FewShotSegLib.encoding import EncodedScan, cell_fractions
+from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
 from FewShotSegLib.strategies.closer import Encode, give_way, look_closer, thin_organs
+from FewShotSegLib.strategies.closer_same_scan import look_closer_within
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
-from FewShotSegLib.strategies.same_scan import complete
+from FewShotSegLib.strategies.same_scan import filled
 from FewShotSegLib.strategies.settle import settle
 
 NAMES = ("auto", "direct", "propagate")
@@ -89,8 +89,10 @@ def _finer(
     settled: Tensor,
     thin: Sequence[int],
 ) -> Tensor | None:
-    if not (thin and known and task.encode and method.config.closer):
+    if not (thin and task.encode and method.config.closer):
         return None
+    if task.same:
+        return look_closer_within(task.supports[0], settled, method.config, thin, task.encode)
     return look_closer(method, known, task.query, carried, settled, thin, task.encode)
 
 
@@ -100,47 +102,6 @@ def carry(matcher: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor
         return filled(task.supports[0], matcher.config, step)
     step(0.2)
     return matcher.carry(task.query.regular(), known)
-
-
-def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
-    """The support's labels on all its slices: as drawn where they were drawn, completed where not."""
-    organs, n = len(support.masks), len(support.scan.slices)
-    if support.drawn.all():
-        return Carried(support.values(list(range(organs))), torch.ones_like(support.scan.body))
-    values = torch.zeros(n, 1 + organs, *support.scan.body.shape[1:])
-    values[:, 0] = 1
-    best = torch.ones_like(support.scan.body)
-    thin, known = thin_organs([support]), torch.zeros(n, 1 + organs, dtype=torch.bool)
-    groups = list(support.groups())
-    for count, (members, slices) in enumerate(groups):
-        fractions = support.values(members)
-        drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
-        others = _others(support, members)
-        told = partial(_tell, step, count, len(groups))
-        part = complete(support.scan, drawn, config, told, others, soft=any(organ in thin for organ in members))
-        for organ in members:
-            known[torch.from_numpy(slices), 1 + organ] = True
-        values[:, [1 + o for o in members]] = part.values[:, 1:]
-        values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
-        best = torch.minimum(best, part.best)
-    known[:, 0] = known[:, 1:].all(1)
-    return Carried(settle(support.scan.regular(), values, config, thin, drawn=known), best)
-
-
-def _tell(step: Step, done: int, total: int, part: float) -> None:
-    step((done + part) / total)
-
-
-def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:
-    """Grid slice -> area fraction (h, w) that is drawn there as an organ not among `members`, and as none of them."""
-    found: dict[int, Tensor] = {}
-    mine = cell_fractions(support.masks[members].amax(0).float())
-    for organ in set(range(len(support.masks))) - set(members):
-        theirs = cell_fractions(support.masks[organ].float())
-        for i in torch.from_numpy(support.drawn[organ]).nonzero()[:, 0].tolist():
-            z = int(support.scan.slices[i])
-            found[z] = torch.maximum(found.get(z, torch.zeros_like(theirs[i])), (theirs[i] - mine[i]).clamp(min=0))
-    return found
 
 
 def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, fractions: Tensor, organ: int) -> Tensor:

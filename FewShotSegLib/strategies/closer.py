@@ -77,7 +77,7 @@ def give_way(scores: Tensor, thin: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Crop:
+class Crop:
     """Where to look: slices (indices into the encoded ones), rows and columns of cells, and which of these cells (n, h, w)."""
 
     slices: Tensor
@@ -86,12 +86,12 @@ class _Crop:
     wanted: Tensor
 
     @classmethod
-    def around(cls, wanted: Tensor) -> _Crop | None:
-        """The crop that holds all `wanted` cells (n, h, w); None without any."""
+    def around(cls, wanted: Tensor, context: int = CONTEXT) -> Crop | None:
+        """The crop that holds all `wanted` cells (n, h, w) and `context` cells beside them; None without any."""
         if not wanted.any():
             return None
         slices = wanted.flatten(1).any(1).nonzero()[:, 0]
-        rows, columns = (_span(wanted.any(0).any(other)) for other in (1, 0))
+        rows, columns = (_span(wanted.any(0).any(other), context) for other in (1, 0))
         return cls(slices, rows, columns, wanted[slices][:, rows, columns])
 
     def pixels(self, slices: Tensor, dy: int, dx: int) -> Tensor:
@@ -101,11 +101,18 @@ class _Crop:
         height, width = ((s.stop - s.start) * STRIDE for s in (self.rows, self.columns))
         return padded[:, y : y + height, x : x + width].contiguous()
 
+    def looks(self, scan: EncodedScan, encode: Encode) -> Iterator[tuple[int, int, Tensor]]:
+        """The four looks: pixels by which the image was moved (dy, dx), and the crop's features (n, c, h, w)."""
+        slices = torch.from_numpy(scan.pixels(scan.slices[self.slices.numpy()]))
+        for dy in (-QUARTER, QUARTER):
+            for dx in (-QUARTER, QUARTER):
+                yield dy, dx, torch.cat(list(encode(self.pixels(slices, dy, dx))))
 
-def _span(held: Tensor) -> slice:
-    """From the first to the last that is held, with context, within the image."""
+
+def _span(held: Tensor, context: int) -> slice:
+    """From the first to the last that is held, with so many beside them, within the image."""
     where = held.nonzero()[:, 0]
-    return slice(max(0, int(where[0]) - CONTEXT), min(len(held), int(where[-1]) + 1 + CONTEXT))
+    return slice(max(0, int(where[0]) - context), min(len(held), int(where[-1]) + 1 + context))
 
 
 def look_closer(
@@ -123,22 +130,17 @@ def look_closer(
         known: supports with their values (m v h w), as for `Match.carry`, which gave `carried`.
         encode: unit features of slices, as those of the query.
     """
-    crop = _Crop.around(around_thin(carried.values, thin) & query.regular().inside)
+    crop = Crop.around(around_thin(carried.values, thin) & query.regular().inside)
     if crop is None:
         return None
     scores = F.interpolate(settled, scale_factor=2, mode="bilinear")
-    slices = torch.from_numpy(query.pixels(query.slices[crop.slices.numpy()]))
-    for dy in (-QUARTER, QUARTER):
-        for dx in (-QUARTER, QUARTER):
-            features = torch.cat(list(encode(crop.pixels(slices, dy, dx))))
-            places = [
-                _moved(place, dy / STRIDE, dx / STRIDE)[:, crop.slices, crop.rows, crop.columns] for place in carried.places
-            ]
-            _put(scores, method.ask(features, known, places, crop.wanted).values, crop, dy > 0, dx > 0)
+    for dy, dx, features in crop.looks(query, encode):
+        places = [_moved(place, dy / STRIDE, dx / STRIDE)[:, crop.slices, crop.rows, crop.columns] for place in carried.places]
+        _put(scores, method.ask(features, known, places, crop.wanted).values, crop, dy > 0, dx > 0)
     return scores
 
 
-def _put(scores: Tensor, values: Tensor, crop: _Crop, down: bool, right: bool) -> None:
+def _put(scores: Tensor, values: Tensor, crop: Crop, down: bool, right: bool) -> None:
     """Every second row and column of the crop, where it was wanted, in place."""
     rows, columns = (
         torch.arange(s.start, s.stop) * 2 + later for s, later in ((crop.rows, int(down)), (crop.columns, int(right)))

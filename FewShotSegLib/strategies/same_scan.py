@@ -7,8 +7,9 @@ itself where nothing looks like the organ any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,18 +17,69 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from FewShotSegLib.correspondence import cell_positions
+from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, MatchConfig
+from FewShotSegLib.strategies.closer import thin_organs
+from FewShotSegLib.strategies.settle import settle
 
 UNKNOWN = 1e-9  # weight of a cell of which nothing is known
+Step = Callable[[float], None]
+
+
+def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
+    """The support's labels on all its slices: as drawn where they were drawn, completed where not."""
+    organs, n = len(support.masks), len(support.scan.slices)
+    if support.drawn.all():
+        return Carried(support.values(list(range(organs))), torch.ones_like(support.scan.body))
+    values = torch.zeros(n, 1 + organs, *support.scan.body.shape[1:])
+    values[:, 0] = 1
+    best = torch.ones_like(support.scan.body)
+    thin, known = thin_organs([support]), torch.zeros(n, 1 + organs, dtype=torch.bool)
+    groups = list(support.groups())
+    for count, (members, slices) in enumerate(groups):
+        part = complete_group(support, members, slices, thin, config, partial(_tell, step, count, len(groups)))
+        for organ in members:
+            known[torch.from_numpy(slices), 1 + organ] = True
+        values[:, [1 + o for o in members]] = part.values[:, 1:]
+        values[:, 0] = torch.minimum(values[:, 0], part.values[:, 0])
+        best = torch.minimum(best, part.best)
+    known[:, 0] = known[:, 1:].all(1)
+    return Carried(settle(support.scan.regular(), values, config, thin, drawn=known), best)
+
+
+def _tell(step: Step, done: int, total: int, part: float) -> None:
+    step((done + part) / total)
+
+
+def complete_group(
+    support: EncodedSupport, members: list[int], slices: np.ndarray, thin: Sequence[int], config: MatchConfig, step: Step
+) -> Carried:
+    """Carry organs that share their drawn `slices` (indices) to all slices: fractions (n, 1 + members, h, w)."""
+    fractions = support.values(members)
+    drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
+    soft = any(organ in thin for organ in members)
+    return complete(support.scan, drawn, config, step, _others(support, members), soft=soft)
+
+
+def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:
+    """Grid slice -> area fraction (h, w) that is drawn there as an organ not among `members`, and as none of them."""
+    found: dict[int, Tensor] = {}
+    mine = cell_fractions(support.masks[members].amax(0).float())
+    for organ in set(range(len(support.masks))) - set(members):
+        theirs = cell_fractions(support.masks[organ].float())
+        for i in torch.from_numpy(support.drawn[organ]).nonzero()[:, 0].tolist():
+            z = int(support.scan.slices[i])
+            found[z] = torch.maximum(found.get(z, torch.zeros_like(theirs[i])), (theirs[i] - mine[i]).clamp(min=0))
+    return found
 
 
 def complete(
     scan: EncodedScan,
     drawn: dict[int, Tensor],
     config: MatchConfig,
-    step: Callable[[float], None] = lambda part: None,
+    step: Step = lambda part: None,
     others: Mapping[int, Tensor] | None = None,
     *,
     soft: bool = False,
