@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -24,9 +24,12 @@ def largest_pieces(mask: np.ndarray, count: int, weight: np.ndarray | None = Non
     labels, found = ndimage.label(mask)
     if found <= 1:
         return np.asarray(mask, bool)
-    sizes = _sizes(labels, weight)
+    return _largest(labels, _sizes(labels, weight), count)
+
+
+def _largest(labels: np.ndarray, sizes: np.ndarray, count: int) -> np.ndarray:
     order = np.argsort(-sizes, kind="stable")[:count]
-    kept = np.zeros(found + 1, bool)
+    kept = np.zeros(len(sizes) + 1, bool)
     kept[1 + order] = sizes[order] >= SPECK * sizes.max()
     return kept[labels]
 
@@ -35,13 +38,29 @@ def _sizes(labels: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     return np.bincount(labels.ravel(), None if weight is None else weight.ravel())[1:]
 
 
-def keep_largest(index: np.ndarray, counts: Sequence[int]) -> None:
-    """Clear, in place, all but the largest pieces of every organ of `index` (z y x); `counts`: how many, organ by organ."""
+Weigh = Callable[[int, np.ndarray], np.ndarray]
+"""Number of an organ, and its pieces (z y x) numbered from 1, 0 elsewhere -> how much each counts."""
+
+
+def keep_largest(index: np.ndarray, counts: Sequence[int], weigh: Weigh | None = None) -> None:
+    """Clear, in place, all but the largest pieces of every organ of `index` (z y x), or those that `weigh` says count most.
+
+    `counts`: how many are kept, organ by organ. Where `weigh` finds nothing in any piece, their sizes count.
+    """
     for organ, box in enumerate(ndimage.find_objects(index, len(counts)), 1):
         if box is None:
             continue
         part = index[box]
-        part[(part == organ) & ~largest_pieces(part == organ, counts[organ - 1])] = 0
+        labels, found = ndimage.label(part == organ)
+        if found <= 1:
+            continue
+        sizes = _sizes(labels)
+        if weigh is not None:
+            whole = np.zeros(index.shape, np.int32)
+            whole[box] = labels
+            weights = weigh(organ - 1, whole)
+            sizes = weights if weights.any() else sizes
+        part[(part == organ) & ~_largest(labels, sizes, counts[organ - 1])] = 0
 
 
 def keep_touching(index: np.ndarray, organ: int, seeds: np.ndarray) -> None:

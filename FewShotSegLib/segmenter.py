@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from FewShotSegLib import strategies
 from FewShotSegLib.cards import Card
@@ -15,7 +17,7 @@ from FewShotSegLib.checkpoints import load_checkpoint
 from FewShotSegLib.confidence import Confidence, confidence_of
 from FewShotSegLib.devices import FeatureRunner, choose_device
 from FewShotSegLib.drawings import EncodedSupport, encode_support
-from FewShotSegLib.encoders import Encoder
+from FewShotSegLib.encoders import STRIDE, Encoder
 from FewShotSegLib.encoding import EncodedScan, encode_scan
 from FewShotSegLib.equip import equipped, notes_of
 from FewShotSegLib.errors import ConfigError, SupportError
@@ -186,7 +188,7 @@ class Segmenter:
         if own is not None:
             _restore_drawn(index, own)
         if pieces is not None:
-            keep_largest(index, pieces)
+            keep_largest(index, pieces, None if answer.votes is None else partial(_votes_for, scan, answer.votes))
         elif self.config.largest_only and own is not None:
             for number, mask in enumerate(own.masks, 1):
                 keep_touching(index, number, mask & own.drawn[number - 1][:, None, None])
@@ -238,6 +240,13 @@ def _on_encoded(extent: Extents | None, scan: EncodedScan, organs: tuple[Organ, 
         nearest = int(np.abs(scan.slices - (low + high) / 2).argmin())
         told[number] = (int(inside[0]), int(inside[-1])) if len(inside) else (nearest, nearest)
     return told
+
+
+def _votes_for(scan: EncodedScan, votes: Tensor, organ: int, pieces: np.ndarray) -> np.ndarray:
+    """How many of an organ's `votes` (n, organs, h, w) fall on each of its pieces, numbered (z, y, x) on the scan's voxels."""
+    on_grid = scan.grid.forward_slices(pieces, scan.slices, order=0, fill=0)
+    on_pixels = votes[:, organ].repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2).cpu().numpy() / STRIDE**2
+    return np.bincount(on_grid.ravel(), on_pixels.ravel(), minlength=pieces.max() + 1)[1:]
 
 
 def _restore_drawn(index: np.ndarray, own: Support) -> None:

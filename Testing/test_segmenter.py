@@ -267,15 +267,16 @@ def test_one_more_support_leaves_the_others_encoded(support: Support, query: Vol
 
 # ---------------------------------------------------------------------------------------------- the same scan
 @pytest.mark.parametrize("drawn", [[4], [3, 5]])
-def test_in_the_same_scan_drawn_slices_stay_as_drawn(patient: Phantom, drawn: list[int]) -> None:
+@pytest.mark.parametrize("options", [ONE_LOOK, {}], ids=["one look", "closer"])
+def test_in_the_same_scan_drawn_slices_stay_as_drawn(patient: Phantom, drawn: list[int], options: dict[str, bool]) -> None:
     given = support_of(patient, BIG, drawn)
-    worker = segmenter()
+    worker = segmenter(options=options)
     found = worker.segment(given, patient.volume)
     for number, organ in enumerate(BIG):
         assert np.array_equal(found.mask(organ)[drawn], given.masks[number, drawn])
     others = [z for z in range(8) if z not in drawn]
     assert dice(found.mask(LIVER)[others], (patient.labels == LIVER.label)[others]) > 0.5
-    assert encoded_slices(worker) == 8
+    assert (encoded_slices(worker) == 8) == (options == ONE_LOOK)
 
 
 def test_a_scan_read_twice_is_the_same_scan(patient: Phantom) -> None:

@@ -18,6 +18,7 @@ from FewShotSegLib.strategies.closer_same_scan import look_closer_within
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import filled
 from FewShotSegLib.strategies.settle import settle
+from FewShotSegLib.strategies.votes import count_votes
 
 NAMES = ("auto", "direct", "propagate")
 Extents = Mapping[str, tuple[int, int]]
@@ -48,7 +49,8 @@ class Answer:
     `margins`: the organs' scores are logits over background, whose score is 0; otherwise all are fractions.
     `carried` is what `match` found on the way: it also says where to doubt.
     `settled`: scores after the query's cells have asked one another, where they have. `finer`: scores after a closer look,
-    (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs.
+    (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs. `votes`: (n, organs, h, w), how much each
+    cell counts for its piece of an organ, where pieces are to be chosen.
     """
 
     scores: Tensor
@@ -57,6 +59,7 @@ class Answer:
     settled: Tensor | None = None
     finer: Tensor | None = None
     thin: tuple[int, ...] = ()
+    votes: Tensor | None = None
 
     @property
     def deciding(self) -> Tensor:
@@ -70,15 +73,17 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
     known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
-    settled = carried.values
+    settled, votes = carried.values, None
     if not task.same:
-        settled = settle(task.query.regular(), settled, matcher.config, thin, pieces=task.pieces)
+        scan = task.query.regular()
+        votes = None if task.pieces is None else count_votes(scan, known, settled)
+        settled = settle(scan, settled, matcher.config, thin, pieces=task.pieces, votes=votes)
     if isinstance(method, Match):
-        return Answer(carried.values, False, carried, settled, _finer(method, task, known, carried, settled, thin), thin)
+        return Answer(carried.values, False, carried, settled, _finer(method, task, known, carried, settled, thin), thin, votes)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     margins = [_head_scores(head, method, task, settled[:, 1 + organ], organ) for organ in range(settled.shape[1] - 1)]
-    return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin)
+    return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin, votes=votes)
 
 
 def _finer(

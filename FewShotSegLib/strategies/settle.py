@@ -33,13 +33,15 @@ def settle(
     *,
     drawn: Tensor | None = None,
     pieces: Sequence[int] | None = None,
+    votes: Tensor | None = None,
 ) -> Tensor:
     """Fractions (n, v, h, w) after `config.settle_passes` rounds.
 
     Those of `thin` organs stay, which would be outvoted, and so do the cells beside them, which look half like them.
     In each round the fractions are squared and shared out anew, so that the surer cells tell the others.
     `drawn`: bool (n, v), the slices and channels that somebody drew: they stay, too. `pieces`: of how many connected pieces each
-    organ consists; others are cleared on the way, or they would grow together with it.
+    organ consists; others are cleared on the way, or they would grow together with it. `votes`: how much each cell counts for
+    its piece (n, organs, h, w), see `votes.py`; as much as its fraction without.
     """
     window = Window(config.settle_temperature, config.sigma, config.radius, config.reach_mm, query.slice_mm, query.cell_mm)
     seen = F.max_pool3d((1 - values[:, :1]).transpose(0, 1), 3, 1, 1)[0] > SEEN
@@ -50,7 +52,7 @@ def settle(
     carried = values.clamp(min=0)
     for count in range(config.settle_passes):
         if pieces is not None and count in CLEARED:
-            values = _without_islands(values, pieces, thin)
+            values = _without_islands(values, pieces, thin, values[:, 1:] if votes is None else votes)
         surer = values.clamp(min=0).square()
         found = neighbours.mean(surer / surer.sum(1, keepdim=True).clamp(min=1e-6)).lerp(carried, FAITHFUL)[:, share]
         if count + 1 < config.settle_passes:
@@ -73,8 +75,8 @@ def _without_losses(values: Tensor, carried: Tensor) -> Tensor:
     return values
 
 
-def _without_islands(values: Tensor, pieces: Sequence[int], thin: Sequence[int]) -> Tensor:
-    """Fractions without the smaller pieces of organs, where each has more than `pieces` of them.
+def _without_islands(values: Tensor, pieces: Sequence[int], thin: Sequence[int], weights: Tensor) -> Tensor:
+    """Fractions without the lighter pieces of organs, where each has more than `pieces` of them; `weights` (n, organs, h, w).
 
     What was carried there is not forgotten: a piece that was cleared wrongly may come back.
     """
@@ -82,7 +84,7 @@ def _without_islands(values: Tensor, pieces: Sequence[int], thin: Sequence[int])
     for organ, count in enumerate(pieces):
         mine = winner == organ + 1
         if organ not in thin and mine.any():
-            weight = values[:, organ + 1].cpu().numpy()
+            weight = weights[:, organ].cpu().numpy()
             islands[:, organ + 1] = torch.from_numpy(mine & ~largest_pieces(mine, count, weight))
     left = values.clamp(min=0).masked_fill(islands, 0)
     left[:, :1] += (left.sum(1, keepdim=True) < TINY).float()
