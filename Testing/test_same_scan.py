@@ -9,10 +9,11 @@ from smooth_scans import ball, dice, encoded_of, random_field, scan_of
 from torch import Tensor
 from torch.nn import functional as F
 
+from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import MatchConfig
 from FewShotSegLib.strategies import same_scan
-from FewShotSegLib.strategies.same_scan import complete, harden
+from FewShotSegLib.strategies.same_scan import DOUBT, complete, harden, trust_beyond
 
 SIZE = (9, 16, 16)
 CONFIG = MatchConfig()
@@ -183,3 +184,37 @@ def test_whole_cells_stay_what_they_are() -> None:
     scores[0] = 1 - scores[1]
     assert torch.equal(harden(scores).argmax(0), scores.argmax(0))
     assert torch.equal(harden(scores)[1, 3:5, 3:5], torch.ones(2, 2))
+
+
+# ---------------------------------------------------------------------------------------------- where an organ ends
+def spread_support(drawn: list[int], width: int) -> EncodedSupport:
+    """Eleven slices, 8 mm apart; a square organ, `width` pixels of 1.25 mm, on the drawn ones."""
+    scan = alike(11)
+    masks = torch.zeros(1, 11, 128, 128, dtype=torch.float16)
+    masks[0, drawn, 20 : 20 + width, 20 : 20 + width] = 1
+    known = np.zeros((1, 11), bool)
+    known[0, drawn] = True
+    return EncodedSupport(scan, masks, known)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "width", "doubted"),
+    [([3, 5, 7], 36, True), ([3, 5, 7], 60, False), ([4, 5, 6], 10, False), ([3, 7], 10, False), ([5], 10, False)],
+    ids=["spread", "close together for a wide organ", "close together in the scan", "two", "one"],
+)
+def test_an_organ_is_doubted_beyond_slices_that_are_spread_over_it(drawn: list[int], width: int, doubted: bool) -> None:
+    support = spread_support(drawn, width)
+    assert support.scan.grid.slice_mm * 4 >= 0.25 * support.scan.z_mm[-1]
+    trust = trust_beyond(support, [0], np.array(drawn))[:, 0]
+    assert trust.shape == (11,) and (trust[2:9] == 1).all()
+    assert bool((trust < 1).any()) == doubted
+    if doubted:
+        assert torch.allclose(trust[[0, 1, 9, 10]], torch.tensor(DOUBT)) and 0 < DOUBT < 1
+
+
+def test_what_is_not_trusted_is_background() -> None:
+    truth, trust = fractions(block(9)), torch.ones(9, 1)
+    trust[7:] = 0.25
+    found = complete(alike(), {3: truth[3]}, CONFIG, soft=True, trust=trust).values
+    torch.testing.assert_close(found.sum(1), torch.ones(SIZE))
+    assert torch.equal(found.argmax(1)[:7], truth.argmax(1)[:7]) and not found.argmax(1)[7:].any()

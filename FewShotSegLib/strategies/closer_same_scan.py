@@ -18,7 +18,7 @@ from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.methods.match import MatchConfig
 from FewShotSegLib.strategies.closer import Crop, Encode, around_thin
-from FewShotSegLib.strategies.same_scan import complete_group
+from FewShotSegLib.strategies.same_scan import complete_group, trust_beyond
 
 
 def look_closer_within(
@@ -74,7 +74,8 @@ class _Finer:
         if not len(slices):
             return
         half = replace(config, drawn_sigma=2 * config.drawn_sigma, near_sigma=2 * config.near_sigma)
-        found = complete_group(part, members, slices, thin, half, lambda part: None).values[:, 1:]
+        trust = trust_beyond(self.support, members, self.support.drawn[members[0]].nonzero()[0])[around.slices]
+        found = complete_group(part, members, slices, thin, half, lambda part: None, trust).values[:, 1:]
         wanted = around.wanted.repeat_interleave(2, 1).repeat_interleave(2, 2)
         rows, columns = (torch.arange(2 * s.start, 2 * s.stop) for s in (around.rows, around.columns))
         place = (around.slices[:, None, None], rows[:, None], columns)

@@ -25,6 +25,9 @@ from FewShotSegLib.strategies.closer import thin_organs
 from FewShotSegLib.strategies.settle import settle
 
 UNKNOWN = 1e-9  # weight of a cell of which nothing is known
+SPREAD = 3  # drawn slices from which their spread tells something
+SPAN, SPAN_OF_SCAN = 0.6, 0.25  # what they span at least: of the organ's width, and of the scan
+BEYOND, DOUBT = (0.5, 1.0), 0.6  # gaps beyond the outermost one: from where to where an organ is doubted; trust left there
 Step = Callable[[float], None]
 
 
@@ -54,13 +57,40 @@ def _tell(step: Step, done: int, total: int, part: float) -> None:
 
 
 def complete_group(
-    support: EncodedSupport, members: list[int], slices: np.ndarray, thin: Sequence[int], config: MatchConfig, step: Step
+    support: EncodedSupport,
+    members: list[int],
+    slices: np.ndarray,
+    thin: Sequence[int],
+    config: MatchConfig,
+    step: Step,
+    trust: Tensor | None = None,
 ) -> Carried:
     """Carry organs that share their drawn `slices` (indices) to all slices: fractions (n, 1 + members, h, w)."""
     fractions = support.values(members)
     drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
     soft = any(organ in thin for organ in members)
-    return complete(support.scan, drawn, config, step, _others(support, members), soft=soft)
+    trust = trust_beyond(support, members, slices) if trust is None else trust
+    return complete(support.scan, drawn, config, step, _others(support, members), soft=soft, trust=trust)
+
+
+def trust_beyond(support: EncodedSupport, members: list[int], slices: np.ndarray) -> Tensor:
+    """How far to trust that an organ goes on: (n, members), 1 between its drawn `slices` (indices) and near them.
+
+    Who spreads some slices over an organ draws the next one before it ends: it hardly goes on for more than half a gap beyond
+    the outermost ones. Nothing is doubted when they lie close together, for the organ's width or in the scan.
+    """
+    z, drawn = support.scan.z_mm, np.sort(support.scan.z_mm[slices])
+    trust = torch.ones(len(z), len(members))
+    span = drawn[-1] - drawn[0] if len(drawn) else 0.0
+    if len(drawn) < SPREAD or span < SPAN_OF_SCAN * (z[-1] - z[0]):
+        return trust
+    beyond = np.maximum(0, np.maximum(drawn[0] - z, z - drawn[-1])) / (span / (len(drawn) - 1))
+    for number, organ in enumerate(members):
+        pixels = support.masks[organ][torch.from_numpy(slices)].float().sum((1, 2)).amax()
+        width = 2 * support.scan.grid.pixel_mm * (float(pixels) / np.pi) ** 0.5
+        if span >= SPAN * width:
+            trust[:, number] = torch.from_numpy(np.interp(beyond, BEYOND, (1, DOUBT)))
+    return trust
 
 
 def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:
@@ -83,6 +113,7 @@ def complete(
     others: Mapping[int, Tensor] | None = None,
     *,
     soft: bool = False,
+    trust: Tensor | None = None,
 ) -> Carried:
     """Carry drawn labels to every slice of `scan`.
 
@@ -93,6 +124,7 @@ def complete(
         step: hears the done part after every slice.
         others: grid slice -> area fraction (h, w) of what is known there to be background, because other organs were drawn.
         soft: finished slices are used as they are; what is thinner than a cell would vanish from hardened ones.
+        trust: (n, v - 1), what of an organ's fraction is believed on each slice; the rest is background's.
 
     Returns:
         Fractions (n, v, h, w) for every slice of the scan, drawn ones as they were drawn.
@@ -116,6 +148,9 @@ def complete(
         near = _nearest_finished(scan.z_mm, i, finished, config.neighbours)
         keys = [*(_Key(k, config.near_sigma, hard[k]) for k in near), *known]
         values[i], best[i] = _look(scan, i, keys, bias, config)
+        if trust is not None:
+            values[i, 0] += ((1 - trust[i])[:, None, None] * values[i, 1:]).sum(0)
+            values[i, 1:] *= trust[i][:, None, None]
         hard[i] = values[i] if soft else harden(values[i])
         finished.add(i)
         step((count + 1) / len(order))

@@ -9,12 +9,17 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+FEWEST_REGIONS = 4  # that a slice shows, or its grey levels stay
+OWN_LEVEL = 0.6  # part of the grey range by which regions of one grey level may differ afterwards
+ALWAYS = 2.0  # above every number that is drawn
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """Ranges of the changes: degrees, zoom factors, shift and bend as fractions of half the image, gamma, bias, noise.
 
     `curves`: the part of the images whose grey levels go through a random curve, so that one tissue looks like another.
+    `recolour`: the part in which every region gets a grey level of its own, so that only shapes and borders stay.
     """
 
     degrees: float = 12.0
@@ -25,6 +30,7 @@ class AugmentConfig:
     bias: float = 0.4
     noise: float = 0.05
     curves: float = 0.0
+    recolour: float = 0.0
 
 
 def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -88,6 +94,39 @@ def random_curves(image: Tensor, part: float, generator: Generator, knots: int =
     return torch.where(chosen[:, None, None], curved, image)
 
 
+def recolour(image: Tensor, regions: Tensor, part: float, generator: Generator) -> Tensor:
+    """About `part` of the images (b, h, w) with a new grey level for every region (ids (b, h, w), 0 = outside the body).
+
+    What a region keeps of its texture differs, too, and may be turned round; outside stays darkest, mean and spread stay. As if
+    a modality that nobody has seen showed the same anatomy.
+    """
+    chosen = _uniform((len(image),), generator) < part
+    return torch.stack(
+        [_recoloured(one, ids, generator) if wanted else one for one, ids, wanted in zip(image, regions, chosen, strict=True)]
+    )
+
+
+def _recoloured(image: Tensor, regions: Tensor, generator: Generator) -> Tensor:
+    """One image (h, w); as it is when it shows hardly any region."""
+    ids, index = torch.unique(regions, return_inverse=True)
+    if len(ids) < FEWEST_REGIONS:
+        return image
+    sums, sizes = (
+        torch.zeros(len(ids), device=image.device).index_add_(0, index.flatten(), v.flatten())
+        for v in (image, torch.ones_like(image))
+    )
+    means = sums / sizes
+    level = random_curves(means[None, :, None], ALWAYS, generator)[0, :, 0]
+    level = (level - level.min()) / (level.max() - level.min() + 1e-5) + OWN_LEVEL * (_uniform((len(ids),), generator) - 0.5)
+    texture = _signed((len(ids),), generator)
+    span = (image.max() - image.min()) / 2
+    new = level[index] * span + texture[index] * (image - means[index])
+    outside = regions == 0
+    if outside.any():
+        new = torch.where(outside, new[~outside].min() - 0.3 * span + 0.2 * (image - image.min()), new)
+    return (new - new.mean()) / (new.std() + 1e-5) * image.std() + image.mean()
+
+
 def augment(image: Tensor, regions: Tensor, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """Warp images (b, h, w) and their region ids (b, h, w) together, then change the images' intensities."""
     grid = sampling_grid(len(image), (image.shape[1], image.shape[2]), config, generator)
@@ -95,4 +134,6 @@ def augment(image: Tensor, regions: Tensor, config: AugmentConfig, generator: Ge
     regions = F.grid_sample(regions[:, None].float(), grid, align_corners=False, mode="nearest")[:, 0].long()
     if config.curves:
         image = random_curves(image, config.curves, generator)
+    if config.recolour:
+        image = recolour(image, regions, config.recolour, generator)
     return change_intensity(image, config, generator), regions

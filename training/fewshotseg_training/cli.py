@@ -112,6 +112,7 @@ def fit_command(
     leave_out: Annotated[str, typer.Option(help="Cases that training must not see: SET:ID,ID;SET:ID.")] = "",
     fold: Annotated[int | None, typer.Option(help="Leave out what the papers' fold 0 to 4 of each set tests.")] = None,
     curves: Annotated[float, typer.Option(help="Carry: part of the slices through a random grey-level curve.")] = 0.0,
+    recolour: Annotated[float, typer.Option(help="Carry: part of the slices with a new grey level for every region.")] = 0.0,
     minutes: Annotated[float, typer.Option(help="Pause, saved, after so many minutes (exit code 75); 0 = never.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
@@ -133,7 +134,7 @@ def fit_command(
         "steps": steps, "pairs": batch, "lr": lr, "schedule": schedule, "encoder": encoder, "seed": seed, "ema": ema,
         "options": tuple(method_options(option).items()), "base": base, "weights": str(weights or ""), "flow": str(flow or ""),
         "freeze_encoder": freeze_encoder, "source": source, "exclude": _numbers(exclude), "exclude_rule": exclude_rule,
-        "device": device, "minutes": minutes, "augment": AugmentConfig(curves=curves),
+        "device": device, "minutes": minutes, "augment": AugmentConfig(curves=curves, recolour=recolour),
         "log_every": tensorboard, "pictures_every": 20 * tensorboard, "show": "auto",
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
