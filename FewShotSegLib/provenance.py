@@ -26,6 +26,7 @@ def record_of(segmenter: Segmenter) -> dict[str, Any]:
         "config": asdict(segmenter.config),
         "method_options": asdict(segmenter.method.config),
         "checkpoint": _checkpoint(segmenter.card),
+        "checkpoint_across_kinds": _checkpoint(segmenter.across.card) if segmenter.across else None,
         "device": str(segmenter.runner.device),
         "versions": versions(),
         "system": platform.platform(),

@@ -22,6 +22,7 @@ from FewShotSegLib.encoding import EncodedScan, encode_scan
 from FewShotSegLib.equip import equipped, notes_of
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.grid import AxialGrid
+from FewShotSegLib.kinds import across_kinds, warnings_about
 from FewShotSegLib.labels import to_voxels
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.organs import Organ
@@ -68,6 +69,8 @@ class Segmenter:
             encoder, card = load_checkpoint(self.config.checkpoint)
         self.card = card
         self.method = equipped(self.config.method, self.config.options, encoder, card, checkpoint)
+        self.checkpoint = checkpoint
+        self.across: Segmenter | None = None
         self.runner = FeatureRunner(encoder, choose_device(self.config.device), self.config.batch)
         self._encoded: dict[int, tuple[Support, float, EncodedSupport]] = {}
 
@@ -99,9 +102,12 @@ class Segmenter:
         started = time.monotonic()
         known = [supports] if isinstance(supports, Support) else list(supports)
         organs = _common_organs(known)
-        notes = self._warnings([*(s.image for s in known), query])
-        notes += notes_of(self.method)
         own = next((s for s in known if is_same_scan(s.image, query)), None)
+        images = [query] if own is not None else [*(s.image for s in known), query]
+        other = self._for_kinds(images)
+        if other is not None:
+            return other.segment(known, query, extent=extent, progress=progress, cancel=cancel, choose=choose, inspect=inspect)
+        notes = [*warnings_about(self.card, images), *notes_of(self.method)]
         if own is not None:
             if len(known) > 1:
                 notes.append("The scan itself carries drawings: the other supports were not used.")
@@ -139,6 +145,15 @@ class Segmenter:
             (*notes, *self.runner.notes),
             time.monotonic() - started,
         )
+
+    def _for_kinds(self, images: Sequence[Volume]) -> Segmenter | None:
+        """The Segmenter for images of different kinds, kept for the next ones; None where this one does it."""
+        config = across_kinds(self.config, images) if self.checkpoint is not None else None
+        if config is None:
+            return None
+        if self.across is None:
+            self.across = Segmenter(config)
+        return self.across
 
     def _is_kept(self, support: Support, pixel_mm: float) -> bool:
         kept = self._encoded.get(id(support))
@@ -193,17 +208,6 @@ class Segmenter:
             for number, mask in enumerate(own.masks, 1):
                 keep_touching(index, number, mask & own.drawn[number - 1][:, None, None])
         return index, voxels.probabilities, confidence_of(answer, scan, index)
-
-    def _warnings(self, images: Sequence[Volume]) -> list[str]:
-        trained = set(self.card.modalities) if self.card else set()
-        found = {"CT" if image.is_ct else "MR" for image in images}  # as they are normalised
-        strange = sorted(found - trained) if trained else []
-        notes = [
-            f"The checkpoint was trained on {', '.join(sorted(trained))}, not on {m}: expect a poor result." for m in strange
-        ]
-        if len(found) > 1:
-            notes.append(f"Support and scan are of different kinds ({', '.join(sorted(found))}): expect a poor result.")
-        return notes
 
 
 def is_same_scan(image: Volume, query: Volume) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT_CHECKPOINT = "carry-abdomen-heart"
+ACROSS_CHECKPOINT = "carry-any-contrast"
+"""Takes over from the default one when support and query are of different kinds, CT and MR."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class SegmenterConfig:
     method, options: name and options of the method (`methods.list_methods()`).
     strategy: "auto" (the method's own), "direct" or "propagate"; for prototype heads.
     checkpoint: name or path of the encoder's weights.
+    across: let a checkpoint that was trained for it take over from the default one, with `match`, when support and query are of
+        different kinds (see `kinds`).
     device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once (of more, a CPU's cache holds less).
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
     refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
@@ -28,6 +32,7 @@ class SegmenterConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     strategy: str = "auto"
     checkpoint: str = DEFAULT_CHECKPOINT
+    across: bool = True
     device: str = "auto"
     batch: int = 4
     every_mm: float = 5.0

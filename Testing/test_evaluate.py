@@ -181,6 +181,32 @@ def test_limit_is_per_support() -> None:
     assert [len(queries) for _, _, queries in plans([*"abcdef"], support="all", limit=2)] == [2] * 6
 
 
+def test_several_shots_are_the_scans_that_follow_in_the_circle() -> None:
+    tasks = plan([*"abcdefghij"], EvaluateConfig(".", folds=(0, 4), shots=3))
+    assert [(task.support, task.beside, task.queries) for task in tasks] == [
+        ("c", ("d", "e"), ("a", "b")),
+        ("a", ("b", "c"), ("i", "j")),
+    ]
+    (alone,) = plan([*"abcd"], EvaluateConfig(".", shots=2, limit=1))
+    assert (alone.support, alone.beside, alone.queries) == ("c", ("d",), ("a",))
+
+
+def test_several_shots_teach_together_with_the_organs_that_all_have(folder: Path) -> None:
+    given: list[list[Support]] = []
+
+    class Together(FakeSegmenter):
+        def segment(self, supports: Any, query: Volume, *, extent: Any = None) -> Segmentation:
+            given.append(supports)
+            return super().segment(supports[0], query, extent=extent)
+
+    Volume(np.where(labels_of(4) == 2, 0, labels_of(4)), GEOMETRY).write(folder / "e_label.nii.gz")
+    result = run(folder, Together(), shots=2, limit=3)
+    assert [[s.image.name for s in supports] for supports in given] == [["e", "f"]] * 3
+    assert {organ.name for s in given[0] for organ in s.organs} == {"liver"} == {r.organ for r in result.records}
+    assert {(r.support, r.case) for r in result.records} == {("e", "a"), ("e", "b"), ("e", "c")}
+    assert "the last 2 scans together" in result.protocol
+
+
 @pytest.mark.parametrize("options", [{"support": "x"}, {"folds": (5,)}, {"folds": (0,), "support": "j"}])
 def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -196,6 +222,10 @@ def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) 
         {"slices_drawn": 0},
         {"limit": 0},
         {"protocol": "same-scan"},
+        {"shots": 0},
+        {"shots": 2, "support": "all"},
+        {"shots": 2, "protocol": "same-scan", "slices_drawn": 1},
+        {"shots": 2, "method": "paste"},
         {"checkpoint_template": "m-{fold}"},
         {"checkpoint_template": "m", "folds": True},
         {"checkpoint_template": "m-{fold}", "checkpoint": "m", "folds": True},

@@ -17,6 +17,7 @@ from FewShotSegLib import strategies
 from FewShotSegLib.cards import Card
 from FewShotSegLib.encoders import create_encoder
 from FewShotSegLib.errors import Cancelled, CheckpointError, ConfigError, SupportError, VolumeError
+from FewShotSegLib.kinds import warnings_about
 from FewShotSegLib.methods.match import Carried
 from FewShotSegLib.phantom import ORGANS, Phantom, make_patient
 from FewShotSegLib.progress import Progress
@@ -394,7 +395,7 @@ def test_scans_of_another_kind_are_warned_of(
     patient: Phantom, trained: list[str], of_support: str, of_query: str, said: list[str]
 ) -> None:
     images = [dataclasses.replace(patient.volume, modality=m) for m in (of_support, of_query)]
-    notes = segmenter(card=Card("test", modalities=trained))._warnings(images)
+    notes = warnings_about(Card("test", modalities=trained), images)
     assert len(notes) == len(said) and all(text in note for text, note in zip(said, notes, strict=True))
 
 

@@ -26,6 +26,7 @@ def evaluate(
     slices_drawn: Annotated[int | None, typer.Option(help="Drawn slices of each organ.", show_default="all")] = None,
     slice_rule: Annotated[str, typer.Option(help="Which slices are drawn: spread or ends.")] = "spread",
     support: Annotated[str, typer.Option(help="last, all, or case ids such as 01,05.")] = "last",
+    shots: Annotated[int, typer.Option(help="So many support scans teach together, from the last one on.")] = 1,
     folds: Annotated[bool, typer.Option("--folds", help="The papers' five folds.")] = False,
     fold: Annotated[list[int] | None, typer.Option(help="Only this fold, 0 to 4; repeat for more.")] = None,
     organ: Annotated[list[str] | None, typer.Option(help="Organ to score, by name or number; repeat for more.")] = None,
@@ -48,6 +49,7 @@ def evaluate(
         slices_drawn=slices_drawn,
         slice_rule=slice_rule,  # type: ignore[arg-type]
         support=support,
+        shots=shots,
         folds=tuple(fold) if fold else folds,
         organs=tuple(organ) if organ else None,
         checkpoint=checkpoint,

@@ -35,6 +35,8 @@ class EvaluateConfig:
         slices_drawn: how many slices of each organ are drawn; None for the whole scan (not in "same-scan").
         slice_rule: which slices these are, see `annotation.drawn_slices`.
         support: "last", "all" (each scan in turn teaches the others) or case ids, each in turn.
+        shots: so many scans teach together: the last one, and those that follow in the circle of folds (without folds: that stand
+            before it).
         folds: True for all five folds, or their numbers; False takes all scans as one list.
         organs: names or label numbers; None for what the dataset scores.
         checkpoint: one for all scans; None for the default one; `untrained`, or `untrained:WEIGHTS`: see `untrained.py`.
@@ -55,6 +57,7 @@ class EvaluateConfig:
     slices_drawn: int | None = None
     slice_rule: SliceRule = "spread"
     support: str | tuple[str, ...] = "last"
+    shots: int = 1
     folds: bool | tuple[int, ...] = False
     organs: tuple[str | int, ...] | None = None
     checkpoint: str | None = None
@@ -77,6 +80,11 @@ class EvaluateConfig:
             raise ConfigError(f"Options for the baseline {self.method}: {dict(self.options)}", "none, they are for methods")
         if self.protocol == "same-scan" and self.slices_drawn is None:
             raise ConfigError("same-scan use without a number of drawn slices", "for example 1, 3 or 5", "set slices_drawn")
+        if self.shots != 1 and (self.shots < 1 or self.support != "last" or self.protocol == "same-scan"):
+            found = f"shots = {self.shots} with support = {self.support!r}, protocol = {self.protocol!r}"
+            raise ConfigError(found, "1 or more; more than 1 with the support 'last' and another protocol than same-scan")
+        if self.shots != 1 and self.method in list_baselines():
+            raise ConfigError(f"{self.shots} shots with the baseline {self.method}", "1: baselines learn from one scan")
         self._check_checkpoints()
 
     def _check_checkpoints(self) -> None:
@@ -110,6 +118,8 @@ class EvaluateConfig:
         if self.protocol == "same-scan":
             return f"same-scan, {drawn} drawn; scored: the slices not drawn. {folds}, {models}."
         support = {"last": "the last scan", "all": "each scan in turn"}.get(str(self.support), f"scans {self.support}")
+        if self.shots > 1:
+            support = f"{self.shots} scans together, from the last one on" if self.folds else f"the last {self.shots} scans together"
         return f"{self.protocol}, {SCORED[self.protocol]}. Support: {support} of the list, {drawn} drawn. {folds}, {models}."
 
     def to_json(self) -> dict[str, Any]:

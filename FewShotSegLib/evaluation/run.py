@@ -37,7 +37,7 @@ FINDS_ITS_SLICES = ("match",)
 class Segmenting(Protocol):
     """What is evaluated: the library's Segmenter, or a baseline. A baseline may say `needs_extent`."""
 
-    def segment(self, supports: Support, query: Volume, *, extent: Extents | None = None) -> Segmentation: ...
+    def segment(self, supports: Support | Sequence[Support], query: Volume, *, extent: Extents | None = None) -> Segmentation: ...
 
 
 SegmenterFactory = Callable[[EvaluateConfig, "int | None"], Segmenting]
@@ -128,20 +128,29 @@ class _Run:
     def task(self, task: Task) -> Iterator[list[Record]]:
         """The records of each query of one support; none where the support has none of the organs."""
         image, labels = self.dataset.load(task.support)
-        support = self._support(image, labels)
+        supports = self._supports([(image, labels), *(self.dataset.load(case) for case in task.beside)])
         for case in task.queries:
-            if support is None:
+            if not supports:
                 yield []
                 continue
             pair, segmenter = Pair(task.fold, task.support, case), self._segmenter(task.fold)
             known = self.journal.find(pair, _model(segmenter))
             if known is None:
                 query = Case(image, labels) if case == task.support else Case(*self.dataset.load(case))
-                known = self._scan(pair, support, query, segmenter)
+                known = self._scan(pair, supports, query, segmenter)
                 self.journal.add(known)
             self.told = known.told
             self.notes += known.notes
             yield list(known.records)
+
+    def _supports(self, scans: Sequence[tuple[Volume, np.ndarray]]) -> list[Support]:
+        """The drawings of scans that teach together, with the organs that all of them have; empty without any."""
+        found = [self._support(image, labels) for image, labels in scans]
+        names = [{organ.name for organ in support.organs} if support else set() for support in found]
+        shared = set.intersection(*names)
+        chosen = [organ for organ in self.dataset.organs if organ.name in shared]
+        drawn = (draw(image, labels, chosen, self.config.slices_drawn, self.config.slice_rule) for image, labels in scans)
+        return [support for support in drawn if support is not None] if chosen else []
 
     def _support(self, image: Volume, labels: np.ndarray) -> Support | None:
         """The drawing, without organs that the scan lacks or that are drawn on all their slices, so that nothing is left."""
@@ -152,10 +161,10 @@ class _Run:
             self.notes.append(f"Support {image.name}: left out, on fewer than {needed} slices: {', '.join(missing)}.")
         return draw(image, labels, organs, self.config.slices_drawn, self.config.slice_rule)
 
-    def _scan(self, pair: Pair, support: Support, query: Case, segmenter: Segmenting) -> Measured:
+    def _scan(self, pair: Pair, supports: Sequence[Support], query: Case, segmenter: Segmenting) -> Measured:
         told = is_told(self.config, segmenter)
-        start = time.perf_counter()
-        found = segmenter.segment(support, query.image, extent=query.extents(support.organs) if told else None)
+        support, start = supports[0], time.perf_counter()
+        found = segmenter.segment(support if len(supports) == 1 else supports, query.image, extent=query.extents(support.organs) if told else None)
         seconds = time.perf_counter() - start
         records = score_scan(pair, query, support, found, self.config.protocol, seconds)
         notes = tuple(f"{pair.case}: {note}" for note in found.notes)

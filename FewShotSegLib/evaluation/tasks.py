@@ -12,18 +12,22 @@ from FewShotSegLib.evaluation.protocol import FOLDS, circular_folds
 
 @dataclass(frozen=True)
 class Task:
-    """One support scan and the scans it is carried to (itself, in same-scan use); `fold` is None without folds."""
+    """One support scan and the scans it is carried to (itself, in same-scan use); `fold` is None without folds.
+
+    `beside`: further support scans, which teach together with it.
+    """
 
     fold: int | None
     support: str
     queries: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
 
 def plan(cases: Sequence[str], config: EvaluateConfig) -> list[Task]:
     """All tasks over the labelled cases of a dataset, fold by fold.
 
     A fold's validation list is its share of the scans and, circularly, the next one; its last scan is the support
-    (alpnet_visa.md, section 1.6). Without folds all scans are one such list.
+    (alpnet_visa.md, section 1.6). With several shots the next ones follow it. Without folds all scans are one such list.
 
     Raises:
         ConfigError: too few scans, or support scans or folds that do not exist.
@@ -41,7 +45,7 @@ def _validation_lists(cases: Sequence[str], config: EvaluateConfig) -> list[tupl
         raise ConfigError(f"No labelled scan {', '.join(unknown)}", f"support scans among {', '.join(cases)}")
     if config.folds is False:
         return [(None, tuple(cases))]
-    folds = circular_folds(range(len(cases)))
+    folds = circular_folds(range(len(cases)), shots=config.shots)
     chosen = range(FOLDS) if config.folds is True else config.folds
     if any(not 0 <= k < FOLDS for k in chosen):
         raise ConfigError(f"Folds {list(chosen)}", f"numbers from 0 to {FOLDS - 1}")
@@ -52,6 +56,9 @@ def _tasks(fold: int | None, scans: tuple[str, ...], config: EvaluateConfig) -> 
     if config.protocol == "same-scan":
         own = scans if fold is None else scans[:-1]
         return [Task(fold, case, (case,)) for case in own[: config.limit]]
+    if config.shots > 1:
+        queries, (support, *beside) = scans[: -config.shots], scans[-config.shots :]
+        return [Task(fold, support, queries[: config.limit], tuple(beside))] if queries else []
     supports = config.supports or (scans if config.support == "all" else scans[-1:])
     pairs = [(s, tuple(case for case in scans if case != s)[: config.limit]) for s in supports if s in scans]
     return [Task(fold, support, queries) for support, queries in pairs if queries]
