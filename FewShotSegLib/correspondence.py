@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,9 +17,20 @@ from torch.nn import functional as F
 from FewShotSegLib.smoothing import weighted_smooth
 from FewShotSegLib.windows import LOG2E, Attention, Buffer, Window, aligned, attend, cell_positions, centred, fast_type
 
-__all__ = ["Attention", "RegistrationConfig", "ScanFeatures", "Window", "attend", "axial_start", "cell_positions", "register"]
+__all__ = [
+    "Attention",
+    "RegistrationConfig",
+    "ScanFeatures",
+    "Window",
+    "align_slices",
+    "attend",
+    "axial_start",
+    "cell_positions",
+    "register",
+]
 
 BODY = 0.05  # area fraction from which a cell counts as part of the body
+START_MM = 15.0  # distance between slices within which they agree about where a scan begins
 CHUNK = 256  # query cells compared with all keys at once
 
 
@@ -72,32 +84,56 @@ def _flat(features: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- axial start
-def axial_start(query: ScanFeatures, support: ScanFeatures) -> Tensor:
-    """Support slice (n,), fractional, of every query slice: the scale and offset under which whole slices look most alike.
+def axial_start(query: ScanFeatures, support: ScanFeatures, config: RegistrationConfig) -> Tensor:
+    """Support slice (n,), fractional, of every query slice: the scale and offset on which the cells agree most.
 
-    Slices are compared by 4x4-pooled features; the similarity is centred over both axes, so that only what tells slices
-    apart counts.
+    Some cells of the body look at all cells of the support, wherever these lie: a cell's attention on a slice is its vote.
     """
-    q, s = (F.normalize(F.adaptive_avg_pool2d(x.features, 4), dim=1).flatten(1) / 4 for x in (query, support))
-    similarity = (q @ s.T).double()
-    for axis in (0, 1):
-        if similarity.shape[axis] > 1:  # a single slice has nothing to be told apart from
-            similarity = similarity - similarity.mean(axis, keepdim=True)
-    table = similarity.cpu().numpy()
-    z = torch.arange(len(q), dtype=torch.float64).numpy()
-    ratio = query.slice_mm / support.slice_mm
+    table = _near_slices(_slice_votes(query, support, config), START_MM / support.slice_mm)
+    place = align_slices(table.double().cpu().numpy(), query.slice_mm / support.slice_mm)
+    return torch.as_tensor(place, dtype=torch.float32, device=query.features.device)
+
+
+def align_slices(table: np.ndarray, ratio: float) -> np.ndarray:
+    """Column (n,), fractional, for every row of a table (n, m) of how well they agree: the straight line with the most.
+
+    `ratio`: columns that a row goes on, if the scans had the same size; up to a quarter more or less is tried.
+    """
+    n, m = table.shape
+    z = np.arange(n, dtype=float)
     best, found = -math.inf, z * ratio
     for scale in (0.8, 0.9, 1.0, 1.1, 1.25):
-        offset = -len(q) * ratio * scale * 0.7
-        while offset < 0.7 * len(s):
+        offset = -n * ratio * scale * 0.7
+        while offset < 0.7 * m:
             at = z * ratio * scale + offset
-            rows = (at.round() >= 0) & (at.round() < len(s))
-            if rows.sum() >= max(1, 0.4 * min(len(q), len(s) / ratio)):
+            rows = (at.round() >= 0) & (at.round() < m)
+            if rows.sum() >= max(1, 0.4 * min(n, m / ratio)):
                 score = table[rows, at[rows].round().astype(int)].sum() / rows.sum() ** 0.75
                 if score > best:
                     best, found = score, at
             offset += 0.5
-    return torch.as_tensor(found, dtype=torch.float32, device=query.features.device)
+    return found
+
+
+def _slice_votes(query: ScanFeatures, support: ScanFeatures, config: RegistrationConfig) -> Tensor:
+    """Attention (n, m) of the slices of the query on those of the support; 1 for each slice that has any body."""
+    asking, answering = _inside_body(query), _inside_body(support)
+    asking = asking[:: max(1, len(asking) // config.affine_samples)]
+    n, m = len(query.features), len(support.features)
+    kind, cells = fast_type(query.features.device), _flat(query.features)
+    keys = aligned(_flat(support.features)[answering].to(kind))
+    held = F.one_hot(answering // (len(support.body.flatten()) // m), m).float()
+    votes = torch.zeros(n, m, device=cells.device)
+    for part in asking.split(CHUNK):
+        share = (aligned(cells[part].to(kind)) @ keys.T).float().mul_(config.temperature).softmax(1)
+        votes.index_add_(0, part // (len(query.body.flatten()) // n), share @ held)
+    return votes / votes.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def _near_slices(votes: Tensor, sigma: float) -> Tensor:
+    """Votes (n, m) that count for the slices beside those that got them, too: a Gaussian of `sigma` slices."""
+    at = torch.arange(votes.shape[1], dtype=votes.dtype, device=votes.device)
+    return votes @ (-((at[:, None] - at) / sigma).square() / 2).exp()
 
 
 # ---------------------------------------------------------------------------------------------- coarse place
@@ -167,10 +203,10 @@ def _apply_affine(cells: Tensor, affine: Tensor) -> Tensor:
     return torch.cat([cells, torch.ones_like(cells[:, :1])], 1) @ affine
 
 
-def _start_place(query: ScanFeatures, support: ScanFeatures, cells: Tensor) -> Tensor:
+def _start_place(query: ScanFeatures, support: ScanFeatures, cells: Tensor, config: RegistrationConfig) -> Tensor:
     """First guess: slices from `axial_start`, image centres on each other."""
     place = cells.clone()
-    place[:, 0] = axial_start(query, support)[cells[:, 0].long()]
+    place[:, 0] = axial_start(query, support, config)[cells[:, 0].long()]
     for axis in (1, 2):
         size_q, size_s = query.features.shape[axis + 1], support.features.shape[axis + 1]
         place[:, axis] = ((cells[:, axis] + 0.5 - size_q / 2) * query.cell_mm / support.cell_mm) + size_s / 2 - 0.5
@@ -186,7 +222,7 @@ def coarse_place(query: ScanFeatures, support: ScanFeatures, config: Registratio
     q, s = _flat(query.features), _flat(support.features)[answering]
     inside = _inside_body(query)
     body = query.body.flatten() + 1e-3
-    place = _start_place(query, support, cells)
+    place = _start_place(query, support, cells, config)
     some = inside[:: max(1, len(inside) // config.affine_samples)]
     for mm in config.affine_mm:
         sigma = support.sigma(mm)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from smooth_scans import CELL_MM, SLICE_MM, random_case, random_field, scan_of
 from torch import Tensor
+from torch.nn import functional as F
 
 from FewShotSegLib import correspondence, windows
 from FewShotSegLib.correspondence import (
@@ -22,6 +23,7 @@ from FewShotSegLib.correspondence import (
 )
 
 SIZE = (10, 24, 24)
+CONFIG = RegistrationConfig()
 
 
 # ---------------------------------------------------------------------------------------------- parts of the registration
@@ -72,23 +74,33 @@ def test_expected_positions_are_the_formula_in_bfloat16_too_and_for_places_outsi
 def test_the_axial_start_finds_a_known_offset(slices: int) -> None:
     field = random_field(length_mm=20.0)
     shifted = scan_of(field, (16, 16, 16), lambda mm: mm + torch.tensor([slices * SLICE_MM, 0.0, 0.0]))
-    found = axial_start(shifted, scan_of(field, (16, 16, 16)))
+    found = axial_start(shifted, scan_of(field, (16, 16, 16)), CONFIG)
     torch.testing.assert_close(found, torch.arange(16.0) + slices, rtol=0, atol=1.0)
 
 
 def test_the_axial_start_knows_the_distance_between_slices() -> None:
     field = random_field(length_mm=20.0)
     thin = scan_of(field, (24, 16, 16), lambda mm: mm + torch.tensor([16.0, 0.0, 0.0]), slice_mm=4.0)
-    found = axial_start(thin, scan_of(field, (16, 16, 16)))
+    found = axial_start(thin, scan_of(field, (16, 16, 16)), CONFIG)
     torch.testing.assert_close(found, torch.arange(24.0) / 2 + 2, rtol=0, atol=1.0)
-    back = axial_start(scan_of(field, (16, 16, 16)), thin)
+    back = axial_start(scan_of(field, (16, 16, 16)), thin, CONFIG)
     torch.testing.assert_close(back[2:14], torch.arange(24.0)[::2], rtol=0, atol=2.0)
+
+
+def test_the_axial_start_of_a_short_scan_that_is_moved_in_plane_and_looks_a_little_different() -> None:
+    """A field of view of 12 slices within 40, five cells further; half of every feature is noise."""
+    field = random_field(length_mm=20.0)
+    short = scan_of(field, (12, 16, 16), lambda mm: mm + torch.tensor([22 * SLICE_MM, 5 * CELL_MM, -5 * CELL_MM]))
+    noise = F.normalize(torch.randn(short.features.shape, generator=torch.Generator().manual_seed(1)), dim=1)
+    strange = dataclasses.replace(short, features=F.normalize(short.features + noise, dim=1))
+    found = axial_start(strange, scan_of(field, (40, 16, 16)), CONFIG)
+    torch.testing.assert_close(found, torch.arange(12.0) + 22, rtol=0, atol=1.5)
 
 
 def test_a_single_slice_starts_at_the_slice_that_looks_most_alike() -> None:
     field = random_field(length_mm=20.0)
     one = scan_of(field, (1, 16, 16), lambda mm: mm + torch.tensor([9 * SLICE_MM, 0.0, 0.0]))
-    assert axial_start(one, scan_of(field, (16, 16, 16))).item() == pytest.approx(9, abs=1)
+    assert axial_start(one, scan_of(field, (16, 16, 16)), CONFIG).item() == pytest.approx(9, abs=1)
 
 
 # ---------------------------------------------------------------------------------------------- registration

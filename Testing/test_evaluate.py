@@ -204,7 +204,7 @@ def test_several_shots_teach_together_with_the_organs_that_all_have(folder: Path
     assert [[s.image.name for s in supports] for supports in given] == [["e", "f"]] * 3
     assert {organ.name for s in given[0] for organ in s.organs} == {"liver"} == {r.organ for r in result.records}
     assert {(r.support, r.case) for r in result.records} == {("e", "a"), ("e", "b"), ("e", "c")}
-    assert "the last 2 scans together" in result.protocol
+    assert "2 scans together, the last ones of the list" in result.protocol
 
 
 @pytest.mark.parametrize("options", [{"support": "x"}, {"folds": (5,)}, {"folds": (0,), "support": "j"}])

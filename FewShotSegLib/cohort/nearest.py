@@ -1,4 +1,4 @@
-"""Which supports are most like a scan: whole slices compared after the axial start, as the registration compares them."""
+"""Which supports are most like a scan: whole slices compared, where they lie best on each other."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.correspondence import ScanFeatures, axial_start
+from FewShotSegLib.correspondence import ScanFeatures, align_slices
 from FewShotSegLib.files import atomic_path
 
-POOLED = 4  # as `axial_start` pools slices
+POOLED = 4  # rows and columns of a slice
 MOST_SLICES = 24
 
 
@@ -46,26 +46,28 @@ class Descriptor:
         except (OSError, ValueError, KeyError, EOFError):
             return None
 
-    @property
-    def _scan(self) -> ScanFeatures:
-        features = torch.from_numpy(self.features).float()
-        return ScanFeatures(features, torch.ones(len(features), POOLED, POOLED), self.slice_mm, 1.0)
-
     def similarity(self, other: Descriptor) -> float:
         """How alike two scans are where their slices correspond, -1..1, times the share of this scan's slices that do."""
-        mine, theirs = self._scan, other._scan
-        place = axial_start(mine, theirs)
-        inside = (place > -0.5) & (place < len(theirs.features) - 0.5)
+        alike = (self._slices @ other._slices.T).double()
+        place = align_slices(_centred(alike).numpy(), self.slice_mm / other.slice_mm)
+        inside = (place > -0.5) & (place < len(other.features) - 0.5)
         if not inside.any():
             return -1.0
-        at = place[inside].round().long().clamp(0, len(theirs.features) - 1)
-        alike = (_unit(mine.features[inside]) * _unit(theirs.features[at])).sum(1).mean()
-        return float(alike * inside.float().mean().sqrt())
+        at = place[inside].round().astype(int).clip(0, len(other.features) - 1)
+        return float(alike[inside.nonzero()[0], at].mean()) * float(np.sqrt(inside.mean()))
+
+    @property
+    def _slices(self) -> Tensor:
+        """(n, c*16) whose scalar products are the mean cosines of the parts."""
+        return F.normalize(torch.from_numpy(self.features).float(), dim=1).flatten(1) / POOLED
 
 
-def _unit(features: Tensor) -> Tensor:
-    """(n, c, 4, 4) -> (n, c*16) whose scalar product is the mean cosine of the parts."""
-    return F.normalize(features, dim=1).flatten(1) / POOLED
+def _centred(similarity: Tensor) -> Tensor:
+    """Over both axes, so that only what tells slices apart counts; a single slice has nothing to be told apart from."""
+    for axis in (0, 1):
+        if similarity.shape[axis] > 1:
+            similarity = similarity - similarity.mean(axis, keepdim=True)
+    return similarity
 
 
 def nearest(similarity: Sequence[float], count: int) -> list[int]:

@@ -119,7 +119,9 @@ class EvaluateConfig:
             return f"same-scan, {drawn} drawn; scored: the slices not drawn. {folds}, {models}."
         support = {"last": "the last scan", "all": "each scan in turn"}.get(str(self.support), f"scans {self.support}")
         if self.shots > 1:
-            support = f"{self.shots} scans together, from the last one on" if self.folds else f"the last {self.shots} scans together"
+            support = (
+                f"{self.shots} scans together, from the last one on" if self.folds else f"the last {self.shots} scans together"
+            )
         return f"{self.protocol}, {SCORED[self.protocol]}. Support: {support} of the list, {drawn} drawn. {folds}, {models}."
 
     def to_json(self) -> dict[str, Any]:

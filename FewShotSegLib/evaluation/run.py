@@ -164,7 +164,9 @@ class _Run:
     def _scan(self, pair: Pair, supports: Sequence[Support], query: Case, segmenter: Segmenting) -> Measured:
         told = is_told(self.config, segmenter)
         support, start = supports[0], time.perf_counter()
-        found = segmenter.segment(support if len(supports) == 1 else supports, query.image, extent=query.extents(support.organs) if told else None)
+        found = segmenter.segment(
+            support if len(supports) == 1 else supports, query.image, extent=query.extents(support.organs) if told else None
+        )
         seconds = time.perf_counter() - start
         records = score_scan(pair, query, support, found, self.config.protocol, seconds)
         notes = tuple(f"{pair.case}: {note}" for note in found.notes)
