@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("fewshotseg_training")
 
-from fewshotseg_training.augment import AugmentConfig, augment, change_intensity, random_curves, sampling_grid  # noqa: E402
+from fewshotseg_training.augment import AugmentConfig, augment, change_intensity, random_curves, recolour, sampling_grid  # noqa: E402
 
 NOTHING = AugmentConfig(degrees=0, zoom=(1, 1), shift=0, bend=0, gamma=(1, 1), bias=0, noise=0)
 
@@ -145,3 +146,30 @@ def test_random_curves_change_their_part_of_the_images_and_keep_air_mean_and_spr
     assert torch.allclose(curved.std((1, 2)), image.std((1, 2)), atol=1e-3)
     order = [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(image, curved, strict=True)]
     assert min(order) < 0.5 < 0.99 < max(order)  # some images look like another modality, some are as they were
+
+
+def test_recoloured_regions_get_levels_of_their_own_and_keep_only_their_borders() -> None:
+    ids = blocks(40)
+    image = torch.rand((40, 64, 64), generator=seeded(1)) * 0.05 + torch.where(ids == 0, -1.0, 1.0)  # four blocks of one grey
+    found = recolour(image, ids, 0.5, seeded(2))
+    assert torch.equal(found, recolour(image, ids, 0.5, seeded(2)))
+    changed = (found - image).abs().amax((1, 2)) > 1e-3
+    assert 10 <= changed.sum() <= 30
+    assert torch.allclose(found.mean((1, 2)), image.mean((1, 2)), atol=1e-3)
+    assert torch.allclose(found.std((1, 2)), image.std((1, 2)), atol=1e-3)
+    for one, own in zip(found[changed], ids[changed], strict=True):
+        levels = torch.stack([one[own == i].mean() for i in (7, 300, 40000, 12)])
+        assert levels.max() - levels.min() > 0.2 and len(levels.unique()) == 4, "what had one grey level has four"
+        assert one[own == 0].mean() < levels.min(), "outside stays darkest"
+        assert all(one[own == i].std() < 0.2 for i in (7, 300, 40000, 12)), "within a region only its texture is left"
+
+
+def test_a_slice_with_hardly_any_region_is_not_recoloured() -> None:
+    ids, image = torch.zeros(2, 16, 16, dtype=torch.long), torch.randn(2, 16, 16, generator=seeded())
+    assert torch.equal(recolour(image, ids, 2.0, seeded()), image)
+
+
+def test_recolouring_is_part_of_the_augmentation_only_when_asked_for() -> None:
+    ids, image = blocks(), torch.randn(3, 64, 64, generator=seeded())
+    changed, moved = augment(image, ids, replace(NOTHING, recolour=2.0), seeded())
+    assert torch.equal(moved, ids) and ((changed - image).abs().amax((1, 2)) > 0.1).all()
