@@ -207,6 +207,20 @@ def test_several_shots_teach_together_with_the_organs_that_all_have(folder: Path
     assert "2 scans together, the last ones of the list" in result.protocol
 
 
+def test_another_data_set_may_teach_organs_of_the_same_names(folder: Path, tmp_path: Path) -> None:
+    """Its labels have other numbers, its spelling another case, and it lacks the spleen."""
+    other = write_folder(tmp_path / "others", ["t", "u"], name="others", labels={"1": "vessel", "5": "Liver"})
+    for number, case in enumerate("tu"):
+        Volume(np.where(labels_of(number) == 1, 5, 0).astype(np.uint8), GEOMETRY).write(other / f"{case}_label.nii.gz")
+    fake = FakeSegmenter()
+    result = run(folder, fake, support_data=other, limit=2)
+    (given, _, _), *_ = fake.calls
+    assert given.image.name == "u" and [(organ.name, organ.label) for organ in given.organs] == [("liver", 1)]
+    assert np.array_equal(given.masks[0], labels_of(1) == 1)
+    assert {(r.support, r.case, r.organ, r.dice) for r in result.records} == {("u", "a", "liver", 1.0), ("u", "b", "liver", 1.0)}
+    assert "of others, in place of that of the list" in result.protocol
+
+
 @pytest.mark.parametrize("options", [{"support": "x"}, {"folds": (5,)}, {"folds": (0,), "support": "j"}])
 def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -223,6 +237,7 @@ def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) 
         {"limit": 0},
         {"protocol": "same-scan"},
         {"shots": 0},
+        {"support_data": "others", "support": "all"},
         {"shots": 2, "support": "all"},
         {"shots": 2, "protocol": "same-scan", "slices_drawn": 1},
         {"shots": 2, "method": "paste"},

@@ -27,6 +27,9 @@ def evaluate(
     slice_rule: Annotated[str, typer.Option(help="Which slices are drawn: spread or ends.")] = "spread",
     support: Annotated[str, typer.Option(help="last, all, or case ids such as 01,05.")] = "last",
     shots: Annotated[int, typer.Option(help="So many support scans teach together, from the last one on.")] = 1,
+    support_data: Annotated[
+        Path | None, typer.Option(help="Another data set whose scans teach; organs of the same names.", show_default="the same")
+    ] = None,
     folds: Annotated[bool, typer.Option("--folds", help="The papers' five folds.")] = False,
     fold: Annotated[list[int] | None, typer.Option(help="Only this fold, 0 to 4; repeat for more.")] = None,
     organ: Annotated[list[str] | None, typer.Option(help="Organ to score, by name or number; repeat for more.")] = None,
@@ -50,6 +53,7 @@ def evaluate(
         slice_rule=slice_rule,  # type: ignore[arg-type]
         support=support,
         shots=shots,
+        support_data=support_data,
         folds=tuple(fold) if fold else folds,
         organs=tuple(organ) if organ else None,
         checkpoint=checkpoint,

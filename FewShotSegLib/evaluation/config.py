@@ -37,6 +37,8 @@ class EvaluateConfig:
         support: "last", "all" (each scan in turn teaches the others) or case ids, each in turn.
         shots: so many scans teach together: the last one, and those that follow in the circle of folds (without folds: that stand
             before it).
+        support_data: folder of labelled scans that teach instead, organs of the same names: the scans that would be the supports
+            there, fold by fold.
         folds: True for all five folds, or their numbers; False takes all scans as one list.
         organs: names or label numbers; None for what the dataset scores.
         checkpoint: one for all scans; None for the default one; `untrained`, or `untrained:WEIGHTS`: see `untrained.py`.
@@ -58,6 +60,7 @@ class EvaluateConfig:
     slice_rule: SliceRule = "spread"
     support: str | tuple[str, ...] = "last"
     shots: int = 1
+    support_data: str | Path | None = None
     folds: bool | tuple[int, ...] = False
     organs: tuple[str | int, ...] | None = None
     checkpoint: str | None = None
@@ -83,6 +86,9 @@ class EvaluateConfig:
         if self.shots != 1 and (self.shots < 1 or self.support != "last" or self.protocol == "same-scan"):
             found = f"shots = {self.shots} with support = {self.support!r}, protocol = {self.protocol!r}"
             raise ConfigError(found, "1 or more; more than 1 with the support 'last' and another protocol than same-scan")
+        if self.support_data is not None and (self.support != "last" or self.protocol == "same-scan"):
+            found = f"Supports from {self.support_data} with support = {self.support!r}, protocol = {self.protocol!r}"
+            raise ConfigError(found, "the support 'last' and another protocol than same-scan")
         if self.shots != 1 and self.method in list_baselines():
             raise ConfigError(f"{self.shots} shots with the baseline {self.method}", "1: baselines learn from one scan")
         self._check_checkpoints()
@@ -119,9 +125,9 @@ class EvaluateConfig:
             return f"same-scan, {drawn} drawn; scored: the slices not drawn. {folds}, {models}."
         support = {"last": "the last scan", "all": "each scan in turn"}.get(str(self.support), f"scans {self.support}")
         if self.shots > 1:
-            support = (
-                f"{self.shots} scans together, from the last one on" if self.folds else f"the last {self.shots} scans together"
-            )
+            support = f"{self.shots} scans together, {'from the last one on' if self.folds else 'the last ones'}"
+        if self.support_data is not None:
+            support += f" of {Path(self.support_data).resolve().name}, in place of that"
         return f"{self.protocol}, {SCORED[self.protocol]}. Support: {support} of the list, {drawn} drawn. {folds}, {models}."
 
     def to_json(self) -> dict[str, Any]:

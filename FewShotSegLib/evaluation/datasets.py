@@ -7,7 +7,7 @@ where the numbers have no names). An optional `scored` lists the labels that cou
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,16 @@ class Dataset:
                 "resample the labels to the image",
             )
         return image, np.rint(labels.array).astype(np.int32)
+
+
+def renumbered(labels: np.ndarray, named: Mapping[int, str], organs: Sequence[Organ]) -> np.ndarray:
+    """Labels (z, y, x) of a data set that has these names, with the numbers that `organs` of the same names have; others 0."""
+    numbers = {name.lower(): value for value, name in named.items()}
+    result = np.zeros_like(labels)
+    for organ in organs:
+        if organ.name.lower() in numbers:
+            result[labels == numbers[organ.name.lower()]] = organ.label
+    return result
 
 
 def _description(folder: Path) -> dict[str, Any]:

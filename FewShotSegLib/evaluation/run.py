@@ -17,11 +17,11 @@ from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.annotation import draw, organ_slices
 from FewShotSegLib.evaluation.baselines import create_baseline, list_baselines
 from FewShotSegLib.evaluation.config import EvaluateConfig
-from FewShotSegLib.evaluation.datasets import Dataset
+from FewShotSegLib.evaluation.datasets import Dataset, renumbered
 from FewShotSegLib.evaluation.journal import Journal, Measured
 from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_facts
 from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
-from FewShotSegLib.evaluation.tasks import Task, plan
+from FewShotSegLib.evaluation.tasks import Task, plan, taught_by
 from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
@@ -62,8 +62,11 @@ def evaluate(
         OutputError: the JSON cannot be written.
     """
     dataset = Dataset.open(config.data_dir, config.organs)
+    teachers = dataset if config.support_data is None else Dataset.open(config.support_data, None)
     tasks = plan(dataset.labelled, config)
-    run = _Run(config, dataset, segmenter_factory or create_segmenter)
+    if teachers is not dataset:
+        tasks = taught_by(tasks, plan(teachers.labelled, config))
+    run = _Run(config, dataset, teachers, segmenter_factory or create_segmenter)
     records: list[Record] = []
     total, done = sum(len(task.queries) for task in tasks), 0
     for task in tasks:
@@ -118,8 +121,8 @@ def is_told(config: EvaluateConfig, segmenter: Segmenting) -> bool:
 class _Run:
     """One evaluation: the Segmenter of the current fold, what is known already, the notes so far, whether extents are told."""
 
-    def __init__(self, config: EvaluateConfig, dataset: Dataset, factory: SegmenterFactory) -> None:
-        self.config, self.dataset, self.factory = config, dataset, factory
+    def __init__(self, config: EvaluateConfig, dataset: Dataset, teachers: Dataset, factory: SegmenterFactory) -> None:
+        self.config, self.dataset, self.teachers, self.factory = config, dataset, teachers, factory
         self.notes: list[str] = []
         self.told = False
         self.journal = Journal(config)
@@ -127,8 +130,8 @@ class _Run:
 
     def task(self, task: Task) -> Iterator[list[Record]]:
         """The records of each query of one support; none where the support has none of the organs."""
-        image, labels = self.dataset.load(task.support)
-        supports = self._supports([(image, labels), *(self.dataset.load(case) for case in task.beside)])
+        drawn = [self._teacher(case) for case in (task.support, *task.beside)]
+        supports, own = self._supports(drawn), self.teachers is self.dataset
         for case in task.queries:
             if not supports:
                 yield []
@@ -136,12 +139,19 @@ class _Run:
             pair, segmenter = Pair(task.fold, task.support, case), self._segmenter(task.fold)
             known = self.journal.find(pair, _model(segmenter))
             if known is None:
-                query = Case(image, labels) if case == task.support else Case(*self.dataset.load(case))
+                query = Case(*drawn[0]) if own and case == task.support else Case(*self.dataset.load(case))
                 known = self._scan(pair, supports, query, segmenter)
                 self.journal.add(known)
             self.told = known.told
             self.notes += known.notes
             yield list(known.records)
+
+    def _teacher(self, case: str) -> tuple[Volume, np.ndarray]:
+        """A support scan and its labels, numbered as the evaluated dataset's."""
+        image, labels = self.teachers.load(case)
+        if self.teachers is self.dataset:
+            return image, labels
+        return image, renumbered(labels, self.teachers.labels, self.dataset.organs)
 
     def _supports(self, scans: Sequence[tuple[Volume, np.ndarray]]) -> list[Support]:
         """The drawings of scans that teach together, with the organs that all of them have; empty without any."""

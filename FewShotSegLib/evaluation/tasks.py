@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.config import EvaluateConfig
@@ -37,6 +37,11 @@ def plan(cases: Sequence[str], config: EvaluateConfig) -> list[Task]:
         wanted = ", ".join(config.supports or ("one that leaves something to segment",))
         raise ConfigError(f"No scan to evaluate: the lists of scans have no support {wanted}", f"some of {', '.join(cases)}")
     return tasks
+
+
+def taught_by(tasks: Sequence[Task], theirs: Sequence[Task]) -> list[Task]:
+    """The tasks with the supports of the same folds of another dataset, one task a fold in both."""
+    return [replace(task, support=other.support, beside=other.beside) for task, other in zip(tasks, theirs, strict=True)]
 
 
 def _validation_lists(cases: Sequence[str], config: EvaluateConfig) -> list[tuple[int | None, tuple[str, ...]]]:
