@@ -21,7 +21,7 @@ __all__ = ["Geometry", "Volume"]
 
 MODALITIES = ("MR", "CT")
 MODALITY_KEY = "Modality"
-AIR_HU = -500
+AIR_HU = -110  # darker than fat: air, also where it was cut to a window for soft tissue such as -125..275
 AIR_SHARE = 0.01
 
 
@@ -59,7 +59,7 @@ class Volume:
 
     @property
     def is_ct(self) -> bool:
-        """Declared as CT, or undeclared with at least 1 % of the voxels below -500, as the air of a CT in Hounsfield units."""
+        """Declared as CT, or undeclared with at least 1 % of the voxels below -110, as the air of a CT in Hounsfield units."""
         if self.modality:
             return self.modality == "CT"
         return bool(np.count_nonzero(self.array < AIR_HU) >= AIR_SHARE * self.array.size)

@@ -77,6 +77,13 @@ def test_ct_is_known_by_its_tag_or_by_its_air(modality: str, air: int, expected:
     assert Volume(array, Geometry((10, 10, 1), (1, 1, 1)), modality=modality).is_ct is expected
 
 
+@pytest.mark.parametrize(("darkest", "expected"), [(-1024, True), (-125, True), (-100, False), (0, False)])
+def test_ct_that_was_cut_to_a_window_is_known_by_its_air_and_fat_is_none(darkest: int, expected: bool) -> None:
+    array = np.full((1, 10, 10), 40, np.int16)
+    array[:, 5:] = darkest
+    assert Volume(array, Geometry((10, 10, 1), (1, 1, 1))).is_ct is expected
+
+
 def test_a_dicom_folder_gives_scan_and_modality(shared_dir: Path) -> None:
     volume = Volume.read(shared_dir / "data" / "dicom" / "ibsi1_lung" / "image")
     assert volume.array.shape == (60, 201, 204)
