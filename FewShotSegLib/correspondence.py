@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 BODY = 0.05  # area fraction from which a cell counts as part of the body
+START_CELLS = 1000  # of the query that are asked for where a scan begins
 START_MM = 15.0  # distance between slices within which they agree about where a scan begins
 CHUNK = 256  # query cells compared with all keys at once
 
@@ -118,7 +119,7 @@ def align_slices(table: np.ndarray, ratio: float) -> np.ndarray:
 def _slice_votes(query: ScanFeatures, support: ScanFeatures, config: RegistrationConfig) -> Tensor:
     """Attention (n, m) of the slices of the query on those of the support; 1 for each slice that has any body."""
     asking, answering = _inside_body(query), _inside_body(support)
-    asking = asking[:: max(1, len(asking) // config.affine_samples)]
+    asking = asking[:: max(1, len(asking) // START_CELLS)]
     n, m = len(query.features), len(support.features)
     kind, cells = fast_type(query.features.device), _flat(query.features)
     keys = aligned(_flat(support.features)[answering].to(kind))
