@@ -25,7 +25,7 @@ from FewShotSegLib.evaluation.tasks import Task, plan, taught_by
 from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
-from FewShotSegLib.support import Support
+from FewShotSegLib.support import Organ, Support
 from FewShotSegLib.volume import Volume
 
 __all__ = ["EvaluateConfig", "EvaluationResult", "create_segmenter", "evaluate"]
@@ -155,21 +155,19 @@ class _Run:
 
     def _supports(self, scans: Sequence[tuple[Volume, np.ndarray]]) -> list[Support]:
         """The drawings of scans that teach together, with the organs that all of them have; empty without any."""
-        found = [self._support(image, labels) for image, labels in scans]
-        names = [{organ.name for organ in support.organs} if support else set() for support in found]
-        shared = set.intersection(*names)
-        chosen = [organ for organ in self.dataset.organs if organ.name in shared]
-        drawn = (draw(image, labels, chosen, self.config.slices_drawn, self.config.slice_rule) for image, labels in scans)
-        return [support for support in drawn if support is not None] if chosen else []
+        shared = set.intersection(*(self._drawable(image, labels) for image, labels in scans))
+        organs = [organ for organ in self.dataset.organs if organ in shared]
+        drawn = (draw(image, labels, organs, self.config.slices_drawn, self.config.slice_rule) for image, labels in scans)
+        return [support for support in drawn if support is not None]
 
-    def _support(self, image: Volume, labels: np.ndarray) -> Support | None:
-        """The drawing, without organs that the scan lacks or that are drawn on all their slices, so that nothing is left."""
+    def _drawable(self, image: Volume, labels: np.ndarray) -> set[Organ]:
+        """The organs of a scan, but those that it lacks or that would be drawn on all their slices, so that nothing is left."""
         needed = 1 + (self.config.slices_drawn or 0) if self.config.protocol == "same-scan" else 1
         organs = [organ for organ in self.dataset.organs if len(organ_slices(labels, organ)) >= needed]
         missing = [organ.name for organ in self.dataset.organs if organ not in organs]
         if missing:
             self.notes.append(f"Support {image.name}: left out, on fewer than {needed} slices: {', '.join(missing)}.")
-        return draw(image, labels, organs, self.config.slices_drawn, self.config.slice_rule)
+        return set(organs)
 
     def _scan(self, pair: Pair, supports: Sequence[Support], query: Case, segmenter: Segmenting) -> Measured:
         told = is_told(self.config, segmenter)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,14 +50,8 @@ def look_closer_within(
 
 def _interleaved(crop: Crop, scan: EncodedScan, encode: Encode) -> Tensor:
     """Features (n, c, 2 h, 2 w) of the crop's cells, half as wide as the scan's."""
-    found: Tensor | None = None
-    for dy, dx, features in crop.looks(scan, encode):
-        if found is None:
-            n, c, h, w = features.shape
-            found = features.new_empty(n, c, 2 * h, 2 * w)
-        found[:, :, int(dy > 0) :: 2, int(dx > 0) :: 2] = features
-    assert found is not None
-    return found
+    looks = torch.stack([features for _, _, features in crop.looks(scan, encode)])
+    return rearrange(looks, "(dy dx) n c h w -> n c (h dy) (w dx)", dy=2)
 
 
 class _Finer:
@@ -86,14 +81,11 @@ class _Finer:
     def _part(self, around: Crop) -> EncodedSupport:
         """A part of the crop as a support of its own, whose cells are the fine ones; so its masks are twice as large."""
         whole, crop, slices = self.support, self.crop, around.slices
-        rows, columns = (slice(2 * (s.start - o.start), 2 * (s.stop - o.start)) for s, o in _pairs(around, crop))
+        both = ((around.rows, crop.rows), (around.columns, crop.columns))
+        rows, columns = (slice(2 * (mine.start - its.start), 2 * (mine.stop - its.start)) for mine, its in both)
         features = self.features[torch.searchsorted(crop.slices, slices)][:, :, rows, columns]
         y, x = (slice(s.start * STRIDE, s.stop * STRIDE) for s in (around.rows, around.columns))
         masks = whole.masks[:, slices][:, :, y, x].repeat_interleave(2, -1).repeat_interleave(2, -2)
         body = F.interpolate(whole.scan.body[None, slices, around.rows, around.columns], scale_factor=2)[0]
         scan = EncodedScan(whole.scan.grid, whole.scan.slices[slices.numpy()], features, body)
         return EncodedSupport(scan, masks, whole.drawn[:, slices.numpy()])
-
-
-def _pairs(around: Crop, crop: Crop) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    return (around.rows, crop.rows), (around.columns, crop.columns)
