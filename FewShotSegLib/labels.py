@@ -41,6 +41,7 @@ def to_voxels(
     logits: bool = False,
     refined: bool = False,
     thin: Sequence[int] = (),
+    competing: bool = False,
 ) -> VoxelLabels:
     """Label every voxel of the scan with the highest score (n, v, h, w); channel 0 is background.
 
@@ -48,7 +49,7 @@ def to_voxels(
 
     `logits`: the scores of the organs are margins over background (whose score is 0), so that their sigmoid, and not the
     score itself, is the probability. `refined`: borders follow the edges of the image (see `refine`), those of `thin` organs
-    within a smaller window.
+    within a smaller window, and after a competition of all labels where `competing`.
     """
     grid, organs = scan.grid, scores.shape[1] - 1
     scale = grid.shape[1] // scores.shape[2]
@@ -61,7 +62,7 @@ def to_voxels(
         block = F.interpolate(between_slices(scan, scores, wanted), scale_factor=scale, mode="bilinear").transpose(0, 1)
         pixels = block.contiguous().numpy()
         if refined:
-            refine(pixels, scan.pixels(wanted), thin, margins=logits)
+            refine(pixels, scan.pixels(wanted), thin, margins=logits, competing=competing and not logits)
         fine = grid.backward_slices(pixels, order=1)
         index[wanted] = fine.argmax(0)
         if kept is not None:

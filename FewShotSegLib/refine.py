@@ -1,7 +1,7 @@
 """Borders at full resolution: scores on cells, made to follow the edges of the image.
 
 The guided filter (He, Sun and Tang, TPAMI 2013): within every small window a score is a linear function of the image, so that
-it steps where the image steps and stays smooth where the image is flat.
+it steps where the image steps and stays smooth where the image is flat. Fractions compete for the pixels before (`competition`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from FewShotSegLib.competition import compete
+
 RADIUS = 6  # pixels of the network's grid
-THIN_RADIUS = 3  # for organs that are themselves hardly wider than a window of the other
+THIN_RADIUS = 3  # for organs that are themselves hardly wider than a window of the other, and after a competition
 EPSILON = 0.02  # variance of the normalised image below which a window counts as flat
 NEAR = 0.02  # scores below are left as they are
 
@@ -38,11 +40,19 @@ def guided_filter(scores: np.ndarray, image: np.ndarray, radius: int = RADIUS, e
         return np.stack(list(threads.map(filtered, scores)))
 
 
-def refine(scores: np.ndarray, image: np.ndarray, thin: Sequence[int] = (), *, margins: bool = False) -> None:
+def refine(
+    scores: np.ndarray,
+    image: np.ndarray,
+    thin: Sequence[int] = (),
+    *,
+    margins: bool = False,
+    competing: bool = False,
+) -> None:
     """Refine fractions or `margins` (1 + organs, slices, H, W), in place, inside the box that holds all organs.
 
     Slices without any organ stay as they are. `thin`: numbers of organs for which the windows are smaller. What these get
     more or less than with the others' windows, background gets less or more, unless its score is that of no margin.
+    `competing`: fractions compete for the pixels first, but for those of thin organs.
     """
     organs = scores[1:].max(0)
     slices = np.flatnonzero(organs.max((1, 2)) > NEAR)
@@ -51,8 +61,10 @@ def refine(scores: np.ndarray, image: np.ndarray, thin: Sequence[int] = (), *, m
     box = ndimage.find_objects((organs.max(0) > NEAR).astype(np.uint8))[0]
     rows, columns = (slice(max(0, s.start - 2 * RADIUS), s.stop + 2 * RADIUS) for s in box)
     part, guide = scores[:, slices, rows, columns], image[slices, rows, columns]
-    found = guided_filter(part, guide)
-    for organ in thin:
+    if competing:
+        part = compete(part, guide, [1 + organ for organ in thin])
+    found = guided_filter(part, guide, THIN_RADIUS if competing else RADIUS)
+    for organ in thin if not competing else ():
         sharper = guided_filter(part[1 + organ][None], guide, THIN_RADIUS)[0]
         if not margins:
             found[0] += found[1 + organ] - sharper

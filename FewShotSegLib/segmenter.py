@@ -198,6 +198,7 @@ class Segmenter:
             logits=answer.margins,
             refined=self.config.refine and not getattr(self.method.config, "faithful", False),
             thin=answer.thin,
+            competing=getattr(self.method.config, "compete", False),
         )
         index = voxels.index
         if own is not None:

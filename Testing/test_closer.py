@@ -10,7 +10,7 @@ from tiny_encoder import TinyEncoder
 from FewShotSegLib.geometry import Geometry
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig, Solved
-from FewShotSegLib.strategies.closer import WEAKEST, Crop, _moved, around_thin, give_way, thickness
+from FewShotSegLib.strategies.closer import WEAKEST, Crop, _moved, around_thin, give_way, thickness, weigh_background
 from FewShotSegLib.support import Support
 from FewShotSegLib.volume import Volume
 
@@ -65,6 +65,17 @@ def test_background_gives_way_until_as_many_cells_win_as_the_fractions_sum_to() 
     torch.testing.assert_close(give_way(faint, [0])[:, 0].amin(), faint[:, 0].amin() / WEAKEST, rtol=0.01, atol=0)
 
 
+def test_background_weighs_less_but_not_beside_thin_organs() -> None:
+    scores = torch.rand(2, 3, 8, 12)
+    thin = torch.zeros(2, 4, 6, dtype=torch.bool)
+    thin[1, 2, 3] = True
+    weighed = weigh_background(scores, 0.8, thin)
+    assert torch.equal(weighed[:, 1:], scores[:, 1:])
+    as_before = torch.zeros(2, 8, 12, dtype=torch.bool)
+    as_before[1, 4:6, 6:8] = True
+    assert torch.equal(weighed[:, 0], torch.where(as_before, scores[:, 0], scores[:, 0] * 0.8))
+
+
 def heart(shift: tuple[int, int] = (0, 0), seed: int = 0) -> tuple[Volume, np.ndarray]:
     """A ring five pixels wide around a bright pool, beside a disc; and its labels (z, y, x)."""
     rows, columns = np.indices(SHAPE[1:])
@@ -113,4 +124,5 @@ def test_the_finer_scores_stay_fractions_and_only_the_labels_are_decided_by_othe
     answer = solved[0].answer
     assert answer.finer is not None and answer.thin == (0,)
     torch.testing.assert_close(answer.finer.sum(1), torch.ones_like(answer.finer[:, 0]), rtol=0, atol=1e-3)
-    assert torch.equal(answer.deciding, give_way(answer.finer, [0])) and not torch.equal(answer.deciding, answer.finer)
+    weighed = weigh_background(answer.finer, 0.8, around_thin(answer.carried.values, [0]))
+    assert torch.equal(answer.deciding, give_way(weighed, [0])) and not torch.equal(answer.deciding, answer.finer)

@@ -32,6 +32,8 @@ class MatchConfig:
     `closer`: thin organs in a new scan are looked at a second time, at twice the resolution (`strategies.closer`).
     `settle_passes`: how often the labels of a new scan settle among its own cells (`strategies.settle`; 0: never), with
     attention of `settle_temperature`.
+    `background`: what background's fractions weigh at the end; cells at a rounded border have more background than organ around
+    them, so that smoothing and settling take from organs. `compete`: labels compete for the pixels at borders (`competition`).
     """
 
     temperature: float = 40.0
@@ -45,15 +47,17 @@ class MatchConfig:
     closer: bool = True
     settle_passes: int = 16
     settle_temperature: float = 20.0
+    background: float = 0.8
+    compete: bool = True
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 
     def __post_init__(self) -> None:
         lengths = (self.sigma, self.reach_mm, self.drawn_sigma, self.near_sigma, self.distance_mm)
-        above = (self.temperature, self.settle_temperature, *lengths)
+        above = (self.temperature, self.settle_temperature, self.background, *lengths)
         if not all(0 < value < math.inf for value in above) or min(self.radius, self.neighbours, self.settle_passes) < 0:
             raise ConfigError(
                 f"These options are impossible: {self}",
-                "temperatures, sigmas and distances above 0; radius, neighbours and passes from 0",
+                "temperatures, sigmas, distances and background above 0; radius, neighbours and passes from 0",
                 "correct the option",
             )
 

@@ -13,7 +13,7 @@ from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
-from FewShotSegLib.strategies.closer import Encode, give_way, look_closer, thin_organs
+from FewShotSegLib.strategies.closer import Encode, around_thin, give_way, look_closer, thin_organs, weigh_background
 from FewShotSegLib.strategies.closer_same_scan import look_closer_within
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import filled
@@ -50,7 +50,7 @@ class Answer:
     `carried` is what `match` found on the way: it also says where to doubt.
     `settled`: scores after the query's cells have asked one another, where they have. `finer`: scores after a closer look,
     (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs. `votes`: (n, organs, h, w), how much each
-    cell counts for its piece of an organ, where pieces are to be chosen.
+    cell counts for its piece of an organ, where pieces are to be chosen. `background`: what its fractions weigh in the end.
     """
 
     scores: Tensor
@@ -60,12 +60,16 @@ class Answer:
     finer: Tensor | None = None
     thin: tuple[int, ...] = ()
     votes: Tensor | None = None
+    background: float = 1.0
 
     @property
     def deciding(self) -> Tensor:
         """The scores that the labels are made from, on the finest cells that there are."""
         scores = next(s for s in (self.finer, self.settled, self.scores) if s is not None)
-        return give_way(scores, self.thin) if self.thin and not self.margins else scores
+        if self.margins:
+            return scores
+        weighed = weigh_background(scores, self.background, around_thin(self.carried.values, self.thin))
+        return give_way(weighed, self.thin) if self.thin else weighed
 
 
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
@@ -79,7 +83,8 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
         votes = None if task.pieces is None else count_votes(scan, known, settled)
         settled = settle(scan, settled, matcher.config, thin, pieces=task.pieces, votes=votes)
     if isinstance(method, Match):
-        return Answer(carried.values, False, carried, settled, _finer(method, task, known, carried, settled, thin), thin, votes)
+        finer = _finer(method, task, known, carried, settled, thin)
+        return Answer(carried.values, False, carried, settled, finer, thin, votes, method.config.background)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     margins = [_head_scores(head, method, task, settled[:, 1 + organ], organ) for organ in range(settled.shape[1] - 1)]

@@ -57,6 +57,16 @@ def around_thin(values: Tensor, thin: Sequence[int]) -> Tensor:
     return F.max_pool2d(seen[:, None].float(), 2 * AROUND + 1, 1, AROUND)[:, 0].bool()
 
 
+def weigh_background(scores: Tensor, weight: float, thin: Tensor) -> Tensor:
+    """Scores (n, v, h, w) in which background weighs so much, but in cells (n, H, W) of or beside `thin` organs.
+
+    There, organs have one another as neighbours, and background gives way as much as each needs (`give_way`).
+    """
+    scale = scores.shape[2] // thin.shape[1]
+    beside = thin.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    return torch.cat([torch.where(beside, scores[:, 0], scores[:, 0] * weight)[:, None], scores[:, 1:]], 1)
+
+
 def give_way(scores: Tensor, thin: Sequence[int]) -> Tensor:
     """Scores (n, v, h, w) in which background is weaker against `thin` organs, and the thinnest are stronger than others.
 
