@@ -16,14 +16,15 @@ RADIUS = 10  # pixels of the network's grid: the surroundings
 NOISE = 0.02  # variance of the normalised image that every label has at least
 LIMIT = 2.0  # logits that the intensities may say at the most: without a place, they say nothing
 RARE = 1e-3  # fraction of the surroundings from which a label has intensities of its own
+BESIDE = 0.02  # part of labels that keep still in the surroundings of a pixel, from which it keeps still, too
 TINY = 1e-4
 
 
 def compete(fractions: np.ndarray, image: np.ndarray, still: Sequence[int] = ()) -> np.ndarray:
     """Fractions (1 + organs, slices, H, W), channel 0 = background, after a look at the image (slices, H, W).
 
-    The intensities decide between labels by at most `LIMIT` logits, each against background. The channels `still` have no
-    intensities of their own: organs so thin that their surroundings are another organ. What a pixel's fractions sum to stays.
+    The intensities decide between labels by at most `LIMIT` logits, each against background. What a pixel's fractions sum to
+    stays. Pixels beside the channels `still` stay as they are: organs so thin that their surroundings are another organ.
     """
     prior = fractions.clip(0) + TINY
     shares = prior / prior.sum(0)
@@ -32,16 +33,22 @@ def compete(fractions: np.ndarray, image: np.ndarray, still: Sequence[int] = ())
     for label in range(1, len(shares)):
         if label not in still:
             found[label] *= np.exp((_likelihood(shares[label], image) - background).clip(-LIMIT, LIMIT))
-    return found * (prior.sum(0) / found.sum(0))
+    found *= prior.sum(0) / found.sum(0)
+    return np.where(beside(prior, still), prior, found)
+
+
+def beside(fractions: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+    """Whether some of these channels of fractions (v, slices, H, W) lie in the surroundings of a pixel: bool (slices, H, W)."""
+    return _surroundings(fractions[list(channels)].sum(0)) > BESIDE
+
+
+def _surroundings(values: np.ndarray) -> np.ndarray:
+    return ndimage.uniform_filter(values, (1, 2 * RADIUS + 1, 2 * RADIUS + 1))
 
 
 def _likelihood(weights: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Log likelihood of each pixel under the Gaussian of its surroundings, weighted (slices, H, W)."""
-
-    def surroundings(values: np.ndarray) -> np.ndarray:
-        return ndimage.uniform_filter(values, (1, 2 * RADIUS + 1, 2 * RADIUS + 1))
-
-    weight = surroundings(weights) + RARE
-    mean = surroundings(weights * image) / weight
-    variance = np.maximum(surroundings(weights * image * image) / weight - mean**2, 0) + NOISE
+    weight = _surroundings(weights) + RARE
+    mean = _surroundings(weights * image) / weight
+    variance = np.maximum(_surroundings(weights * image * image) / weight - mean**2, 0) + NOISE
     return -((image - mean) ** 2) / (2 * variance) - np.log(variance) / 2

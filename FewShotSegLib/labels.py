@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.refine import refine
+from FewShotSegLib.tones import Tones
 
 BLOCK_VALUES = 1 << 22  # scores on full-resolution pixels held at once; the refinement needs some ten times as much
 
@@ -42,6 +43,7 @@ def to_voxels(
     refined: bool = False,
     thin: Sequence[int] = (),
     competing: bool = False,
+    tones: Tones | None = None,
 ) -> VoxelLabels:
     """Label every voxel of the scan with the highest score (n, v, h, w); channel 0 is background.
 
@@ -49,7 +51,8 @@ def to_voxels(
 
     `logits`: the scores of the organs are margins over background (whose score is 0), so that their sigmoid, and not the
     score itself, is the probability. `refined`: borders follow the edges of the image (see `refine`), those of `thin` organs
-    within a smaller window, and after a competition of all labels where `competing`.
+    within a smaller window, and after a competition of all labels where `competing`,
+    in which thin organs have `tones` of their own.
     """
     grid, organs = scan.grid, scores.shape[1] - 1
     scale = grid.shape[1] // scores.shape[2]
@@ -62,7 +65,7 @@ def to_voxels(
         block = F.interpolate(between_slices(scan, scores, wanted), scale_factor=scale, mode="bilinear").transpose(0, 1)
         pixels = block.contiguous().numpy()
         if refined:
-            refine(pixels, scan.pixels(wanted), thin, margins=logits, competing=competing and not logits)
+            refine(pixels, scan.pixels(wanted), thin, margins=logits, competing=competing and not logits, tones=tones)
         fine = grid.backward_slices(pixels, order=1)
         index[wanted] = fine.argmax(0)
         if kept is not None:

@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 
 from FewShotSegLib.competition import compete
+from FewShotSegLib.tones import Tones
 
 RADIUS = 6  # pixels of the network's grid
 THIN_RADIUS = 3  # for organs that are themselves hardly wider than a window of the other, and after a competition
@@ -47,12 +48,13 @@ def refine(
     *,
     margins: bool = False,
     competing: bool = False,
+    tones: Tones | None = None,
 ) -> None:
     """Refine fractions or `margins` (1 + organs, slices, H, W), in place, inside the box that holds all organs.
 
     Slices without any organ stay as they are. `thin`: numbers of organs for which the windows are smaller. What these get
     more or less than with the others' windows, background gets less or more, unless its score is that of no margin.
-    `competing`: fractions compete for the pixels first, but for those of thin organs.
+    `competing`: fractions compete for the pixels first, but not beside thin organs, for which `tones` speak.
     """
     organs = scores[1:].max(0)
     slices = np.flatnonzero(organs.max((1, 2)) > NEAR)
@@ -63,6 +65,7 @@ def refine(
     part, guide = scores[:, slices, rows, columns], image[slices, rows, columns]
     if competing:
         part = compete(part, guide, [1 + organ for organ in thin])
+        part = part if tones is None else tones.share(part, guide)
     found = guided_filter(part, guide, THIN_RADIUS if competing else RADIUS)
     for organ in thin if not competing else ():
         sharper = guided_filter(part[1 + organ][None], guide, THIN_RADIUS)[0]

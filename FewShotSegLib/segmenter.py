@@ -22,7 +22,7 @@ from FewShotSegLib.encoding import EncodedScan, encode_scan
 from FewShotSegLib.equip import equipped, notes_of
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.grid import AxialGrid
-from FewShotSegLib.kinds import across_kinds, warnings_about
+from FewShotSegLib.kinds import across_kinds, kinds_of, warnings_about
 from FewShotSegLib.labels import to_voxels
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.organs import Organ
@@ -125,7 +125,7 @@ class Segmenter:
             told = _on_encoded(extent, scan, organs)
             encode = None if self.runner.volumetric else self.runner
             pieces = self._pieces(encoded, own)
-            task = strategies.Task(encoded, scan, told, own is not None, encode, pieces)
+            task = strategies.Task(encoded, scan, told, own is not None, encode, pieces, len(kinds_of(images)) == 1)
             answer = strategies.answer(self.method, self.config.strategy, task, lambda p: report.step("finding the organs", p))
             result = self._finish(answer, scan, own, pieces)
             if inspect is not None:
@@ -199,6 +199,7 @@ class Segmenter:
             refined=self.config.refine and not getattr(self.method.config, "faithful", False),
             thin=answer.thin,
             competing=getattr(self.method.config, "compete", False),
+            tones=answer.tones,
         )
         index = voxels.index
         if own is not None:

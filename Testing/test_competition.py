@@ -60,14 +60,18 @@ def test_on_a_flat_image_nothing_is_decided() -> None:
     assert np.abs(found - scores)[:, inside].max() < 0.02
 
 
-def test_labels_that_keep_still_have_no_intensities() -> None:
-    image, truth = image_and_truth()
+def test_pixels_beside_labels_that_keep_still_stay() -> None:
+    image, truth = image_and_truth(96)
     background, organ = blurred(truth)
-    halves = np.stack([background, organ / 2, organ / 2])
-    found = compete(halves, image, still=[2])
-    inside = truth & (organ < 0.8)
-    assert (found[1] > found[2])[inside].mean() > 0.9
-    np.testing.assert_allclose(found[2] / found[0], (halves[2] + TINY) / (halves[0] + TINY), rtol=1e-4)
+    thin = np.zeros_like(organ)
+    thin[0, 26:34, 14:17] = 0.8
+    scores = np.stack([background * (1 - thin), organ * (1 - thin), thin])
+    found, without = compete(scores, image, still=[2]), compete(scores, image)
+    near = ndimage.binary_dilation(thin > 0, np.ones((1, 11, 11), bool))  # of 21 x 21 pixels around, enough are thin
+    far = ~ndimage.binary_dilation(thin > 0, np.ones((1, 45, 45), bool))
+    np.testing.assert_allclose(found[:, near], scores[:, near] + TINY, atol=1e-6)
+    assert np.abs(without - scores)[:, near].max() > 0.1
+    assert np.abs(found - scores)[:, far].max() > 0.1 and np.abs(found[:2] - without[:2])[:, far].max() < 1e-3
 
 
 def test_refined_borders_are_nearer_to_the_truth_after_a_competition() -> None:

@@ -34,6 +34,7 @@ class MatchConfig:
     attention of `settle_temperature`.
     `background`: what background's fractions weigh at the end; cells at a rounded border have more background than organ around
     them, so that smoothing and settling take from organs. `compete`: labels compete for the pixels at borders (`competition`).
+    `tones`: thin organs and what they touch share their pixels by how bright they were drawn.
     """
 
     temperature: float = 40.0
@@ -49,6 +50,7 @@ class MatchConfig:
     settle_temperature: float = 20.0
     background: float = 0.8
     compete: bool = True
+    tones: bool = True
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 
     def __post_init__(self) -> None:

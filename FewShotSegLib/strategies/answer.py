@@ -19,6 +19,7 @@ from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, exte
 from FewShotSegLib.strategies.same_scan import filled
 from FewShotSegLib.strategies.settle import settle
 from FewShotSegLib.strategies.votes import count_votes
+from FewShotSegLib.tones import Tones
 
 NAMES = ("auto", "direct", "propagate")
 Extents = Mapping[str, tuple[int, int]]
@@ -31,7 +32,7 @@ class Task:
     """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query.
 
     `encode`: features of slices, where `match` may take a closer look at the query. `pieces`: of how many connected pieces each
-    organ consists; None where that is not known.
+    organ consists; None where that is not known. `alike`: supports and query are scans of one kind, CT or MR.
     """
 
     supports: Sequence[EncodedSupport]
@@ -40,6 +41,7 @@ class Task:
     same: bool
     encode: Encode | None = None
     pieces: Sequence[int] | None = None
+    alike: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ class Answer:
     `settled`: scores after the query's cells have asked one another, where they have. `finer`: scores after a closer look,
     (n, 1 + organs, 2 h, 2 w), where one was taken. `thin`: numbers of thin organs. `votes`: (n, organs, h, w), how much each
     cell counts for its piece of an organ, where pieces are to be chosen. `background`: what its fractions weigh in the end.
+    `tones`: how bright thin organs and those beside them are, where that was drawn and holds in the query.
     """
 
     scores: Tensor
@@ -61,6 +64,7 @@ class Answer:
     thin: tuple[int, ...] = ()
     votes: Tensor | None = None
     background: float = 1.0
+    tones: Tones | None = None
 
     @property
     def deciding(self) -> Tensor:
@@ -84,11 +88,19 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
         settled = settle(scan, settled, matcher.config, thin, pieces=task.pieces, votes=votes)
     if isinstance(method, Match):
         finer = _finer(method, task, known, carried, settled, thin)
-        return Answer(carried.values, False, carried, settled, finer, thin, votes, method.config.background)
+        tones = _tones(method, task, settled, thin)
+        return Answer(carried.values, False, carried, settled, finer, thin, votes, method.config.background, tones)
     name = method.default_strategy if strategy == "auto" else strategy
     head = {"direct": direct, "propagate": propagate}[name]
     margins = [_head_scores(head, method, task, settled[:, 1 + organ], organ) for organ in range(settled.shape[1] - 1)]
     return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin, votes=votes)
+
+
+def _tones(method: Match, task: Task, settled: Tensor, thin: Sequence[int]) -> Tones | None:
+    if not (task.alike and method.config.compete and method.config.tones):
+        return None
+    tones = Tones.of(task.supports, thin)
+    return tones if tones is not None and tones.hold_in(task.query, settled) else None
 
 
 def _finer(
