@@ -8,8 +8,10 @@ that neither shading nor an uneven organ matters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 RADIUS = 10  # pixels of the network's grid: the surroundings
@@ -28,11 +30,12 @@ def compete(fractions: np.ndarray, image: np.ndarray, still: Sequence[int] = ())
     """
     prior = fractions.clip(0) + TINY
     shares = prior / prior.sum(0)
-    background = _likelihood(shares[0], image)
+    competing = [label for label in range(len(shares)) if label not in still]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        background, *organs = threads.map(lambda label: _likelihood(shares[label], image), competing)
     found = prior.copy()
-    for label in range(1, len(shares)):
-        if label not in still:
-            found[label] *= np.exp((_likelihood(shares[label], image) - background).clip(-LIMIT, LIMIT))
+    for label, likelihood in zip(competing[1:], organs, strict=True):
+        found[label] *= np.exp((likelihood - background).clip(-LIMIT, LIMIT))
     found *= prior.sum(0) / found.sum(0)
     return np.where(beside(prior, still), prior, found)
 
