@@ -7,7 +7,7 @@ scans are normalised, so that muscle and blood are about as bright as they were 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from FewShotSegLib.encoding import EncodedScan, cell_fractions
 WIDER = 2.0  # times the spread among drawn pixels: another scan may be a little brighter or darker
 LIMIT = 2.0  # logits that tones may say at the most
 QUARTILES = 1.35  # standard deviations of a Gaussian between its quartiles
+CLEAR = 0.4  # squared difference of two tones over the sum of their variances, from which they set organs apart
 FEW = 10  # pixels: an organ of which fewer are drawn has no tone
 
 
@@ -32,14 +33,26 @@ class Tones:
 
     @classmethod
     def of(cls, supports: Sequence[EncodedSupport], thin: Sequence[int]) -> Tones | None:
-        """The tones of all drawn pixels; None without thin organs, or where an organ has hardly any pixel."""
+        """The tones of all drawn pixels, for those of the `thin` organs that differ clearly from another organ.
+
+        None without any, or where an organ has hardly a pixel.
+        """
         if not thin:
             return None
         pixels = [_drawn_pixels(supports, organ) for organ in range(len(supports[0].masks))]
         if min(map(len, pixels)) < FEW:
             return None
         low, level, high = np.array([np.percentile(p, (25, 50, 75)) for p in pixels]).T
-        return cls(level, (WIDER * (high - low) / QUARTILES) ** 2 + NOISE, tuple(thin))
+        tones = cls(level, (WIDER * (high - low) / QUARTILES) ** 2 + NOISE, tuple(thin))
+        distinct = tuple(organ for organ, clear in zip(thin, tones.clear, strict=True) if clear.any())
+        return replace(tones, thin=distinct) if distinct else None
+
+    @property
+    def clear(self) -> np.ndarray:
+        """Whether each thin organ differs clearly from each organ: bool (thin, organs)."""
+        thin = list(self.thin)
+        apart = self.level[thin][:, None] - self.level[None]
+        return apart**2 > CLEAR * (self.variance[thin][:, None] + self.variance[None])
 
     def hold_in(self, scan: EncodedScan, fractions: torch.Tensor) -> bool:
         """Whether thin organs are brighter, or darker, than others in the scan too, by its fractions (n, 1 + organs, h, w).
@@ -50,8 +63,7 @@ class Tones:
         bright = cell_fractions(scan.pixels(scan.slices)).numpy()[:, None]
         mean = (weights * bright).sum((0, 2, 3)) / (weights.sum((0, 2, 3)) + TINY)
         drawn, found = (levels[list(self.thin)][:, None] - levels[None] for levels in (self.level, mean))
-        clear = drawn**2 > self.variance[list(self.thin)][:, None] + self.variance[None]
-        return not (clear & (drawn * found < 0)).any()
+        return not (self.clear & (drawn * found < 0)).any()
 
     def share(self, fractions: np.ndarray, image: np.ndarray) -> np.ndarray:
         """Fractions (1 + organs, slices, H, W) after organs near thin ones shared their sum anew by their tones.

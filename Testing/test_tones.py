@@ -91,6 +91,21 @@ def test_they_are_not_used_where_the_scan_contradicts_or_they_are_switched_off()
 
 
 @pytest.mark.usefixtures("small_and_steady")
+def test_zones_that_are_alike_have_no_tones() -> None:
+    found = solved(heart((3, -2), 1)[0])
+    support = found.supports[0]
+    ring = support.masks[0].clone()
+    columns = torch.arange(ring.shape[-1]) < 50
+    halves = torch.stack([ring * columns, ring * ~columns, support.masks[1]])  # as bright, with another organ that is brighter
+    drawn = np.ones((3, support.drawn.shape[1]), bool)
+    alike = type(support)(support.scan, halves[:2], drawn[:2])
+    assert Tones.of([alike], (0, 1)) is None
+    with_disc = Tones.of([type(support)(support.scan, halves, drawn)], (0, 1))
+    assert with_disc is not None and with_disc.thin == (0, 1)
+    assert with_disc.clear.tolist() == [[False, False, True], [False, False, True]]
+
+
+@pytest.mark.usefixtures("small_and_steady")
 def test_organs_that_are_not_thin_and_tiny_drawings_have_no_tones() -> None:
     found = solved(heart((3, -2), 1)[0])
     assert Tones.of(found.supports, ()) is None
