@@ -59,7 +59,7 @@ class Tones:
 
         Asked of the pairs whose tones differ clearly. Without a contradiction they hold.
         """
-        weights = fractions[:, 1:].clamp(min=0).square().numpy()
+        weights = fractions[:, 1:].clamp(min=0).square().cpu().numpy()
         bright = cell_fractions(scan.pixels(scan.slices)).numpy()[:, None]
         mean = (weights * bright).sum((0, 2, 3)) / (weights.sum((0, 2, 3)) + TINY)
         drawn, found = (levels[list(self.thin)][:, None] - levels[None] for levels in (self.level, mean))
