@@ -54,4 +54,9 @@ def _likelihood(weights: np.ndarray, image: np.ndarray) -> np.ndarray:
     weight = _surroundings(weights) + RARE
     mean = _surroundings(weights * image) / weight
     variance = np.maximum(_surroundings(weights * image * image) / weight - mean**2, 0) + NOISE
+    return log_gaussian(image, mean, variance)
+
+
+def log_gaussian(image: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Log likelihood of pixels under Gaussians, but for a constant; shapes as they broadcast."""
     return -((image - mean) ** 2) / (2 * variance) - np.log(variance) / 2

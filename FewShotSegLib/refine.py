@@ -66,10 +66,12 @@ def refine(
     if competing:
         part = compete(part, guide, [1 + organ for organ in thin])
         part = part if tones is None else tones.share(part, guide)
-    found = guided_filter(part, guide, THIN_RADIUS if competing else RADIUS)
-    for organ in thin if not competing else ():
-        sharper = guided_filter(part[1 + organ][None], guide, THIN_RADIUS)[0]
-        if not margins:
-            found[0] += found[1 + organ] - sharper
-        found[1 + organ] = sharper
+        found = guided_filter(part, guide, THIN_RADIUS)
+    else:
+        found = guided_filter(part, guide)
+        for organ in thin:
+            sharper = guided_filter(part[1 + organ][None], guide, THIN_RADIUS)[0]
+            if not margins:
+                found[0] += found[1 + organ] - sharper
+            found[1 + organ] = sharper
     scores[:, slices, rows, columns] = found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from FewShotSegLib.competition import NOISE, TINY, beside
+from FewShotSegLib.competition import NOISE, TINY, beside, log_gaussian
 from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 
@@ -39,7 +39,7 @@ class Tones:
         """
         if not thin:
             return None
-        pixels = [_drawn_pixels(supports, organ) for organ in range(len(supports[0].masks))]
+        pixels = _drawn_pixels(supports)
         if min(map(len, pixels)) < FEW:
             return None
         low, level, high = np.array([np.percentile(p, (25, 50, 75)) for p in pixels]).T
@@ -73,18 +73,20 @@ class Tones:
         organs = fractions[1:].clip(0) + TINY
         total = organs.sum(0)
         level, variance = (part[:, None, None, None].astype(np.float32) for part in (self.level, self.variance))
-        likelihood = -((image - level) ** 2) / (2 * variance) - np.log(variance) / 2
+        likelihood = log_gaussian(image, level, variance)
         beyond_mean = likelihood - (likelihood * organs).sum(0) / total
         shared = organs * np.exp(beyond_mean.clip(-LIMIT, LIMIT))
         near = beside(organs, self.thin)
         return np.concatenate([fractions[:1], np.where(near, shared * (total / shared.sum(0)), organs)])
 
 
-def _drawn_pixels(supports: Sequence[EncodedSupport], organ: int) -> np.ndarray:
-    """Normalised values of an organ's drawn pixels in all supports."""
-    values = []
+def _drawn_pixels(supports: Sequence[EncodedSupport]) -> list[np.ndarray]:
+    """Normalised values of each organ's drawn pixels in all supports."""
+    values: list[list[np.ndarray]] = [[] for _ in supports[0].masks]
     for support in supports:
-        drawn = np.flatnonzero(support.drawn[organ])
-        pixels = support.scan.pixels(support.scan.slices[drawn])
-        values.append(pixels[(support.masks[organ][torch.from_numpy(drawn)] > 0.5).numpy()])
-    return np.concatenate(values)
+        slices = np.flatnonzero(support.drawn.any(0))
+        pixels = support.scan.pixels(support.scan.slices[slices])
+        for found, mask, drawn in zip(values, support.masks, support.drawn, strict=True):
+            inside = (mask[torch.from_numpy(slices)] > 0.5).numpy() & drawn[slices, None, None]
+            found.append(pixels[inside])
+    return [np.concatenate(found) for found in values]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
+from test_refine import blurred, dice, image_and_truth
 
 from FewShotSegLib.competition import LIMIT, NOISE, RADIUS, RARE, TINY, compete
 from FewShotSegLib.refine import refine
-from Testing.test_refine import blurred, dice, image_and_truth
 
 
 def test_an_organ_takes_what_looks_like_it_even_under_shading() -> None:

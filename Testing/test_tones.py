@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_closer import DISC, RING, heart
+from tiny_encoder import TinyEncoder
 
 from FewShotSegLib.competition import NOISE
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig, Solved
 from FewShotSegLib.support import Support
 from FewShotSegLib.tones import LIMIT, TINY, WIDER, Tones
 from FewShotSegLib.volume import Volume
-from Testing.test_closer import DISC, RING, TinyEncoder, heart
 
 TONES = Tones(np.array([-1.0, 1.0, 1.0]), np.array([0.1, 0.1, 0.1]), (0,))
 """Dark muscle (thin), a bright pool, and another bright organ."""
