@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,10 @@ from smooth_scans import ball, dice, encoded_of, random_field, scan_of
 from torch import Tensor
 from torch.nn import functional as F
 
-from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import MatchConfig
 from FewShotSegLib.strategies import same_scan
-from FewShotSegLib.strategies.same_scan import DOUBT, complete, harden, trust_beyond
+from FewShotSegLib.strategies.same_scan import complete, harden
 
 SIZE = (9, 16, 16)
 CONFIG = MatchConfig()
@@ -57,13 +58,13 @@ def test_equal_slices_carry_the_mask_exactly(drawn: list[int]) -> None:
     torch.testing.assert_close(carried.values.sum(1), torch.ones(SIZE))
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_what_is_thinner_than_a_cell_stays_only_if_it_is_not_hardened(soft: bool) -> None:
+@pytest.mark.parametrize("thin", [(), (0,)])
+def test_what_is_thinner_than_a_cell_stays_only_if_it_is_not_hardened(thin: tuple[int, ...]) -> None:
     line = torch.zeros(9, 128, 128)
     line[:, 64:67, 32:96] = 1
     truth = fractions(line)
-    carried = complete(alike(), {0: truth[0]}, CONFIG, soft=soft)
-    assert (float(carried.values[8, 1].sum()) > 0.5 * float(truth[8, 1].sum())) == soft
+    carried = complete(alike(), {0: truth[0]}, CONFIG, thin=thin)
+    assert (float(carried.values[8, 1].sum()) > 0.5 * float(truth[8, 1].sum())) == bool(thin)
 
 
 def test_an_organ_is_followed_as_it_moves() -> None:
@@ -187,34 +188,25 @@ def test_whole_cells_stay_what_they_are() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- where an organ ends
-def spread_support(drawn: list[int], width: int) -> EncodedSupport:
-    """Eleven slices, 8 mm apart; a square organ, `width` pixels of 1.25 mm, on the drawn ones."""
-    scan = alike(11)
-    masks = torch.zeros(1, 11, 128, 128, dtype=torch.float16)
-    masks[0, drawn, 20 : 20 + width, 20 : 20 + width] = 1
-    known = np.zeros((1, 11), bool)
-    known[0, drawn] = True
-    return EncodedSupport(scan, masks, known)
-
-
-@pytest.mark.parametrize(
-    ("drawn", "width", "doubted"),
-    [([3, 5, 7], 36, True), ([3, 5, 7], 60, False), ([4, 5, 6], 10, False), ([3, 7], 10, False), ([5], 10, False)],
-    ids=["spread", "close together for a wide organ", "close together in the scan", "two", "one"],
-)
-def test_an_organ_is_doubted_beyond_slices_that_are_spread_over_it(drawn: list[int], width: int, doubted: bool) -> None:
-    support = spread_support(drawn, width)
-    assert support.scan.grid.slice_mm * 4 >= 0.25 * support.scan.z_mm[-1]
-    trust = trust_beyond(support, [0], np.array(drawn))[:, 0]
-    assert trust.shape == (11,) and (trust[2:9] == 1).all()
-    assert bool((trust < 1).any()) == doubted
-    if doubted:
-        assert torch.allclose(trust[[0, 1, 9, 10]], torch.tensor(DOUBT)) and 0 < DOUBT < 1
-
-
 def test_what_is_not_trusted_is_background() -> None:
     truth, trust = fractions(block(9)), torch.ones(9, 1)
     trust[7:] = 0.25
-    found = complete(alike(), {3: truth[3]}, CONFIG, soft=True, trust=trust).values
+    found = complete(alike(), {3: truth[3]}, CONFIG, thin=[0], trust=trust).values
     torch.testing.assert_close(found.sum(1), torch.ones(SIZE))
     assert torch.equal(found.argmax(1)[:7], truth.argmax(1)[:7]) and not found.argmax(1)[7:].any()
+
+
+@pytest.mark.parametrize("doubt", [True, False])
+def test_an_organ_ends_where_its_place_holds_what_resembles_its_surroundings(doubt: bool) -> None:
+    """Beyond slice 5 another tissue lies in the organ's place, a little more like what is far from it than like the organ."""
+    organ, around, beyond = torch.eye(3)
+    beyond = F.normalize(0.55 * organ + 0.6 * around + 0.58 * beyond, dim=0)
+    inside = torch.zeros(9, 16, 16, dtype=torch.bool)
+    inside[:, 4:12, 4:12] = True
+    features = torch.where(inside[:, None], organ[:, None, None], around[:, None, None].expand(9, 3, 1, 1))
+    features[6:] = torch.where(inside[6:, None], beyond[:, None, None], features[6:])
+    scan = replace(alike(), features=features)
+    truth = torch.stack([~inside, inside], 1).float()
+    found = complete(scan, {3: truth[3]}, replace(CONFIG, doubt=doubt)).values.argmax(1).bool()
+    assert torch.equal(found[:6], inside[:6])
+    assert bool(found[6:].any()) != doubt

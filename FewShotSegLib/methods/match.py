@@ -28,7 +28,8 @@ class MatchConfig:
     """Options of the attention; `sigma` and `radius` in cells, `reach_mm` along the slices' axis.
 
     For the same scan: `drawn_sigma` and `near_sigma` (cells) are the windows towards drawn and towards finished slices,
-    `distance_mm` is the distance between slices that costs one logit, `neighbours` how many finished slices are asked.
+    `distance_mm` is the distance between slices that costs one logit, `neighbours` how many finished slices are asked, `doubt`:
+    cells that resemble what was drawn beside an organ more than the organ are doubted (`strategies.doubt`).
     `closer`: thin organs in a new scan are looked at a second time, at twice the resolution (`strategies.closer`).
     `settle_passes`: how often the labels of a new scan settle among its own cells (`strategies.settle`; 0: never), with
     attention of `settle_temperature`.
@@ -45,6 +46,7 @@ class MatchConfig:
     near_sigma: float = 1.5
     distance_mm: float = 7.7
     neighbours: int = 2
+    doubt: bool = True
     closer: bool = True
     settle_passes: int = 16
     settle_temperature: float = 20.0

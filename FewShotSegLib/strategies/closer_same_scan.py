@@ -19,7 +19,8 @@ from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.methods.match import MatchConfig
 from FewShotSegLib.strategies.closer import Crop, Encode, around_thin
-from FewShotSegLib.strategies.same_scan import complete_group, trust_beyond
+from FewShotSegLib.strategies.doubt import trust_beyond
+from FewShotSegLib.strategies.same_scan import complete_group
 
 
 def look_closer_within(

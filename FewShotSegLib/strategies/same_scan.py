@@ -22,12 +22,10 @@ from FewShotSegLib.encoders import STRIDE
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Carried, MatchConfig
 from FewShotSegLib.strategies.closer import thin_organs
+from FewShotSegLib.strategies.doubt import Resemblance, trust_beyond
 from FewShotSegLib.strategies.settle import settle
 
 UNKNOWN = 1e-9  # weight of a cell of which nothing is known
-SPREAD = 3  # drawn slices from which their spread tells something
-SPAN, SPAN_OF_SCAN = 0.6, 0.25  # what they span at least: of the organ's width, and of the scan
-BEYOND, DOUBT = (0.5, 1.0), 0.6  # gaps beyond the outermost one: from where to where an organ is doubted; trust left there
 Step = Callable[[float], None]
 
 
@@ -52,6 +50,13 @@ def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
     return Carried(settle(support.scan.regular(), values, config, thin, drawn=known), best)
 
 
+def completed(support: EncodedSupport, config: MatchConfig, step: Step = lambda part: None) -> Tensor:
+    """The fractions of `filled`, worked out once for a support that teaches many scans."""
+    if config not in support.completed:
+        support.completed[config] = filled(support, config, step).values
+    return support.completed[config]
+
+
 def _tell(step: Step, done: int, total: int, part: float) -> None:
     step((done + part) / total)
 
@@ -68,29 +73,9 @@ def complete_group(
     """Carry organs that share their drawn `slices` (indices) to all slices: fractions (n, 1 + members, h, w)."""
     fractions = support.values(members)
     drawn = {int(support.scan.slices[i]): fractions[i] for i in slices}
-    soft = any(organ in thin for organ in members)
+    vanishing = [number for number, organ in enumerate(members) if organ in thin]
     trust = trust_beyond(support, members, slices) if trust is None else trust
-    return complete(support.scan, drawn, config, step, _others(support, members), soft=soft, trust=trust)
-
-
-def trust_beyond(support: EncodedSupport, members: list[int], slices: np.ndarray) -> Tensor:
-    """How far to trust that an organ goes on: (n, members), 1 between its drawn `slices` (indices) and near them.
-
-    Who spreads some slices over an organ draws the next one before it ends: it hardly goes on for more than half a gap beyond
-    the outermost ones. Nothing is doubted when they lie close together, for the organ's width or in the scan.
-    """
-    z, drawn = support.scan.z_mm, np.sort(support.scan.z_mm[slices])
-    trust = torch.ones(len(z), len(members))
-    span = drawn[-1] - drawn[0] if len(drawn) else 0.0
-    if len(drawn) < SPREAD or span < SPAN_OF_SCAN * (z[-1] - z[0]):
-        return trust
-    beyond = np.maximum(0, np.maximum(drawn[0] - z, z - drawn[-1])) / (span / (len(drawn) - 1))
-    for number, organ in enumerate(members):
-        pixels = support.masks[organ][torch.from_numpy(slices)].float().sum((1, 2)).amax()
-        width = 2 * support.scan.grid.pixel_mm * (float(pixels) / np.pi) ** 0.5
-        if span >= SPAN * width:
-            trust[:, number] = torch.from_numpy(np.interp(beyond, BEYOND, (1, DOUBT)))
-    return trust
+    return complete(support.scan, drawn, config, step, _others(support, members), thin=vanishing, trust=trust)
 
 
 def _others(support: EncodedSupport, members: list[int]) -> dict[int, Tensor]:
@@ -112,7 +97,7 @@ def complete(
     step: Step = lambda part: None,
     others: Mapping[int, Tensor] | None = None,
     *,
-    soft: bool = False,
+    thin: Sequence[int] = (),
     trust: Tensor | None = None,
 ) -> Carried:
     """Carry drawn labels to every slice of `scan`.
@@ -123,7 +108,7 @@ def complete(
         config: windows and temperature.
         step: hears the done part after every slice.
         others: grid slice -> area fraction (h, w) of what is known there to be background, because other organs were drawn.
-        soft: finished slices are used as they are; what is thinner than a cell would vanish from hardened ones.
+        thin: numbers of thin organs. With any, finished slices are used as they are: these would vanish from hardened ones.
         trust: (n, v - 1), what of an organ's fraction is believed on each slice; the rest is background's.
 
     Returns:
@@ -142,19 +127,36 @@ def complete(
     known = [_Key(k, config.drawn_sigma, hard[k]) for k in anchors]
     nothing = torch.zeros_like(first)
     nothing[0] = 1
-    known += [_Key(at[z], config.drawn_sigma, nothing, part) for z, part in (others or {}).items() if z not in drawn]
+    beside = {at[z]: part for z, part in (others or {}).items() if z not in drawn}
+    known += [_Key(i, config.drawn_sigma, nothing, part) for i, part in beside.items()]
+    alike = _resemblance(scan, {k: hard[k] for k in anchors}, beside, config, thin) if config.doubt else None
     order = _by_distance(scan.z_mm, anchors)
     for count, i in enumerate(order):
         near = _nearest_finished(scan.z_mm, i, finished, config.neighbours)
         keys = [*(_Key(k, config.near_sigma, hard[k]) for k in near), *known]
         values[i], best[i] = _look(scan, i, keys, bias, config)
         if trust is not None:
-            values[i, 0] += ((1 - trust[i])[:, None, None] * values[i, 1:]).sum(0)
-            values[i, 1:] *= trust[i][:, None, None]
-        hard[i] = values[i] if soft else harden(values[i])
+            values[i] = _believed(values[i], trust[i][:, None, None])
+        if alike is not None:
+            values[i] = _believed(values[i], alike.trust(i, values[i]))
+        hard[i] = values[i] if thin else harden(values[i])
         finished.add(i)
         step((count + 1) / len(order))
     return Carried(values, best)
+
+
+def _resemblance(
+    scan: EncodedScan, drawn: dict[int, Tensor], others: dict[int, Tensor], config: MatchConfig, thin: Sequence[int]
+) -> Resemblance:
+    z = torch.from_numpy(scan.z_mm).float()
+    far = (z[:, None] - z).abs() / config.distance_mm
+    return Resemblance(scan.features, far, drawn, others, config.temperature, thin)
+
+
+def _believed(values: Tensor, trust: Tensor) -> Tensor:
+    """Fractions (v, h, w) in which background has what is not to be trusted of the organs': `trust` (v - 1, h, w)."""
+    organs = trust * values[1:]
+    return torch.cat([values[:1] + (values[1:] - organs).sum(0, keepdim=True), organs])
 
 
 def _by_distance(z_mm: np.ndarray, anchors: list[int]) -> list[int]:
