@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,11 +20,15 @@ from FewShotSegLib.support import Support
 
 @dataclass(frozen=True, eq=False)
 class EncodedSupport:
-    """An encoded scan with its drawings: `masks` (organ, n, H, W) float16 0..1 on the encoded slices, `drawn` (organ, n)."""
+    """An encoded scan with its drawings: `masks` (organ, n, H, W) float16 0..1 on the encoded slices, `drawn` (organ, n).
+
+    `completed`: fractions on all slices, by the options they were completed with (`strategies.same_scan.completed`).
+    """
 
     scan: EncodedScan
     masks: Tensor
     drawn: np.ndarray
+    completed: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 
     def values(self, organs: list[int]) -> Tensor:
         """Area fractions (n, 1 + organs, h, w) of background and the chosen organs."""

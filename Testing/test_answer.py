@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -15,9 +16,9 @@ from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import cell_fractions
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.methods.match import Match, MatchConfig
-from FewShotSegLib.strategies import Task, answer
-from FewShotSegLib.strategies.answer import filled
+from FewShotSegLib.strategies import Task, answer, same_scan
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask
+from FewShotSegLib.strategies.same_scan import completed, filled
 
 MODULE = import_module("FewShotSegLib.strategies.answer")
 SIZE = (8, 16, 16)
@@ -85,6 +86,17 @@ def test_an_organ_drawn_everywhere_stays_beside_a_sparse_one() -> None:
     given = support(list(range(8)), [4])
     found = filled(given, MATCH.config, lambda part: None)
     torch.testing.assert_close(found.values[:, 1], given.values([0])[:, 1])
+
+
+def test_a_support_is_completed_once_for_all_scans_it_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, work = [], same_scan.filled
+    monkeypatch.setattr(same_scan, "filled", lambda *given: asked.append(given[1]) or work(*given))
+    given, parts = support([2, 5], [3]), []
+    first = completed(given, MATCH.config, parts.append)
+    assert completed(given, MATCH.config) is first and asked == [MATCH.config] and parts[-1] == 1
+    torch.testing.assert_close(first, work(given, MATCH.config, parts.append).values)
+    sharper = replace(MATCH.config, temperature=60.0)
+    assert not torch.equal(completed(given, sharper), first) and asked == [MATCH.config, sharper]
 
 
 # ---------------------------------------------------------------------------------------------- match

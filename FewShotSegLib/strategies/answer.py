@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from FewShotSegLib.methods.match import Carried, Match, MatchConfig
 from FewShotSegLib.strategies.closer import Encode, around_thin, give_way, look_closer, thin_organs, weigh_background
 from FewShotSegLib.strategies.closer_same_scan import look_closer_within
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
-from FewShotSegLib.strategies.same_scan import filled
+from FewShotSegLib.strategies.same_scan import completed, filled
 from FewShotSegLib.strategies.settle import settle
 from FewShotSegLib.strategies.votes import count_votes
 from FewShotSegLib.tones import Tones
 
+COMPLETED = 0.2  # part of the work after which the supports are complete
 NAMES = ("auto", "direct", "propagate")
 Extents = Mapping[str, tuple[int, int]]
 """First and last slice of an organ, by its name."""
@@ -79,7 +81,7 @@ class Answer:
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
     """Scores of the query's cells by `method`; prototype heads stand on what `match` finds about place and extent."""
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
-    known = [] if task.same else [(s.scan.regular(), filled(s, matcher.config, lambda part: None).values) for s in task.supports]
+    known = [] if task.same else _known(task.supports, matcher.config, step)
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
     settled, votes = carried.values, None
     if not task.same:
@@ -94,6 +96,15 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     head = {"direct": direct, "propagate": propagate}[name]
     margins = [_head_scores(head, method, task, settled[:, 1 + organ], organ) for organ in range(settled.shape[1] - 1)]
     return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin, votes=votes)
+
+
+def _known(supports: Sequence[EncodedSupport], config: MatchConfig, step: Step) -> list[tuple[ScanFeatures, Tensor]]:
+    """Supports with the values of all their cells."""
+
+    def tell(number: int, part: float) -> None:
+        step(COMPLETED * (number + part) / len(supports))
+
+    return [(s.scan.regular(), completed(s, config, partial(tell, number))) for number, s in enumerate(supports)]
 
 
 def _tones(method: Match, task: Task, settled: Tensor, thin: Sequence[int]) -> Tones | None:
@@ -122,7 +133,7 @@ def carry(matcher: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor
     """Labels of all organs on the query's cells, by dense matching; `known`: the supports with the values of their cells."""
     if task.same:
         return filled(task.supports[0], matcher.config, step)
-    step(0.2)
+    step(COMPLETED)
     return matcher.carry(task.query.regular(), known)
 
 
