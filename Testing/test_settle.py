@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.methods.match import MatchConfig
-from FewShotSegLib.strategies.settle import CLEARED, settle
+from FewShotSegLib.strategies.settle import CLEARED, _without_losses, settle
 
 
 def two_kinds() -> tuple[ScanFeatures, Tensor]:
@@ -121,3 +121,26 @@ def test_what_nothing_sets_apart_is_not_wiped_out() -> None:
     before = torch.stack([1 - organ, organ], 1)
     after = settle(query, before, MatchConfig())
     assert torch.equal(after.argmax(1), before.argmax(1))
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_only_the_piece_that_would_be_kept_tells_whether_an_organ_was_wiped_out(chosen: bool) -> None:
+    """Of a piece of four cells and one of sixteen, settling leaves one cell each; given back is the one with the votes."""
+    before, after, votes = torch.zeros(1, 12, 12), torch.zeros(1, 12, 12), torch.zeros(1, 1, 12, 12)
+    before[0, 1:3, 1:3] = before[0, 6:10, 6:10] = 0.9
+    after[0, 1, 1] = after[0, 6, 6] = 0.9
+    votes[0, 0, *((1, 1) if chosen else (6, 6))] = 1
+    given = _without_losses(torch.stack([1 - after, after], 1), torch.stack([1 - before, before], 1), [1], votes)
+    found = given[0, 1] > 0.5
+    assert bool(found[1:3, 1:3].all()) == chosen and bool(found[6:10, 6:10].all()) != chosen
+    assert found.sum() == (5 if chosen else 17)
+
+
+def test_a_piece_that_is_cleared_with_good_reason_is_not_given_back() -> None:
+    """The larger piece is gone, the one with the votes has half of its cells left."""
+    before, after, votes = torch.zeros(1, 12, 12), torch.zeros(1, 12, 12), torch.zeros(1, 1, 12, 12)
+    before[0, 1:3, 1:3] = before[0, 6:10, 6:10] = 0.9
+    after[0, 1, 1:3] = 0.9
+    votes[0, 0, 1, 1] = 1
+    left = torch.stack([1 - after, after], 1)
+    assert torch.equal(_without_losses(left, torch.stack([1 - before, before], 1), [1], votes), left)

@@ -19,7 +19,7 @@ from FewShotSegLib.pieces import largest_pieces
 from FewShotSegLib.strategies.closer import around_thin
 
 SEEN = 0.02  # fraction of all organs from which a cell, or one beside it, is asked
-LOST = 0.2  # part of an organ's cells; one that has fewer left is wiped out
+LOST = 1 / 3  # part of the cells that are an organ's; one that has fewer left is wiped out
 FAITHFUL = 0.05  # part that what was carried keeps in every pass
 FURTHER = 1.9  # times as far as the neighbours say, but for the last pass: half the passes come as far
 CLEARED = (3, 6, 9, 12)  # passes before which islands are cleared: not the first ones, in which many vanish by themselves
@@ -62,15 +62,22 @@ def settle(
         settled = values.clone()
         settled[:, share] = torch.where(wanted[:, None], found, values[:, share])
         values = settled if drawn is None else torch.where(drawn[..., None, None], values, settled)
-    return _without_losses(values, carried)
+    return _without_losses(values, carried, pieces, votes)
 
 
-def _without_losses(values: Tensor, carried: Tensor) -> Tensor:
-    """Fractions in which organs that settling has wiped out are as they were carried: nothing in the image sets them apart."""
+def _without_losses(values: Tensor, carried: Tensor, pieces: Sequence[int] | None, votes: Tensor | None) -> Tensor:
+    """Fractions in which organs that settling has wiped out are as they were carried: nothing in the image sets them apart.
+
+    Where pieces are to be chosen, only those that would be kept of what was carried tell: others are cleared with good reason.
+    """
     before, after = carried.argmax(1), values.argmax(1)
     for organ in range(1, values.shape[1]):
         there = before == organ
-        if (after == organ).sum() < LOST * there.sum():
+        if pieces is not None and there.any():
+            weight = carried[:, organ] if votes is None else votes[:, organ - 1]
+            kept = largest_pieces(there.cpu().numpy(), pieces[organ - 1], weight.cpu().numpy())
+            there = torch.from_numpy(kept).to(there.device)
+        if (after[there] == organ).sum() < LOST * there.sum():
             values = torch.where(there[:, None], carried, values)
     return values
 
