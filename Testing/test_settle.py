@@ -129,7 +129,8 @@ def test_only_the_piece_that_would_be_kept_tells_whether_an_organ_was_wiped_out(
     before, after, votes = torch.zeros(1, 12, 12), torch.zeros(1, 12, 12), torch.zeros(1, 1, 12, 12)
     before[0, 1:3, 1:3] = before[0, 6:10, 6:10] = 0.9
     after[0, 1, 1] = after[0, 6, 6] = 0.9
-    votes[0, 0, *((1, 1) if chosen else (6, 6))] = 1
+    votes[:, :, 1, 1] = float(chosen)
+    votes[:, :, 6, 6] = float(not chosen)
     given = _without_losses(torch.stack([1 - after, after], 1), torch.stack([1 - before, before], 1), [1], votes)
     found = given[0, 1] > 0.5
     assert bool(found[1:3, 1:3].all()) == chosen and bool(found[6:10, 6:10].all()) != chosen
