@@ -22,7 +22,7 @@ from FewShotSegLib.support import Support
 class EncodedSupport:
     """An encoded scan with its drawings: `masks` (organ, n, H, W) float16 0..1 on the encoded slices, `drawn` (organ, n).
 
-    `completed`: fractions on all slices, by the options they were completed with (`strategies.same_scan.completed`).
+    `completed`: fractions on all slices, by the options they were completed with (`strategies.answer.completed`).
     """
 
     scan: EncodedScan

@@ -23,7 +23,7 @@ from FewShotSegLib.equip import equipped, notes_of
 from FewShotSegLib.errors import ConfigError, SupportError
 from FewShotSegLib.grid import AxialGrid
 from FewShotSegLib.kinds import across_kinds, kinds_of, warnings_about
-from FewShotSegLib.labels import to_voxels
+from FewShotSegLib.labels import Borders, to_voxels
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.pieces import keep_largest, keep_touching
@@ -191,16 +191,9 @@ class Segmenter:
         self, answer: Answer, scan: EncodedScan, own: Support | None, pieces: Sequence[int] | None
     ) -> tuple[np.ndarray, np.ndarray | None, Confidence]:
         """Labels on the query's voxels, cleaned; drawn slices stay as they were drawn."""
-        voxels = to_voxels(
-            scan,
-            answer.deciding,
-            probabilities=self.config.probabilities,
-            logits=answer.margins,
-            refined=self.config.refine and not getattr(self.method.config, "faithful", False),
-            thin=answer.thin,
-            competing=getattr(self.method.config, "compete", False),
-            tones=answer.tones,
-        )
+        refined = self.config.refine and not getattr(self.method.config, "faithful", False)
+        borders = Borders(answer.margins, refined, answer.thin, getattr(self.method.config, "compete", False), answer.tones)
+        voxels = to_voxels(scan, answer.deciding, borders, probabilities=self.config.probabilities)
         index = voxels.index
         if own is not None:
             _restore_drawn(index, own)

@@ -16,9 +16,10 @@ from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import cell_fractions
 from FewShotSegLib.methods import create_method
 from FewShotSegLib.methods.match import Match, MatchConfig
-from FewShotSegLib.strategies import Task, answer, same_scan
+from FewShotSegLib.strategies import Task, answer
+from FewShotSegLib.strategies.answer import completed
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask
-from FewShotSegLib.strategies.same_scan import completed, filled
+from FewShotSegLib.strategies.same_scan import filled
 
 MODULE = import_module("FewShotSegLib.strategies.answer")
 SIZE = (8, 16, 16)
@@ -89,14 +90,35 @@ def test_an_organ_drawn_everywhere_stays_beside_a_sparse_one() -> None:
 
 
 def test_a_support_is_completed_once_for_all_scans_it_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, work = [], same_scan.filled
-    monkeypatch.setattr(same_scan, "filled", lambda *given: asked.append(given[1]) or work(*given))
+    asked, work = [], MODULE.filled
+    monkeypatch.setattr(MODULE, "filled", lambda *given: asked.append(given[1]) or work(*given))
     given, parts = support([2, 5], [3]), []
-    first = completed(given, MATCH.config, parts.append)
-    assert completed(given, MATCH.config) is first and asked == [MATCH.config] and parts[-1] == 1
-    torch.testing.assert_close(first, work(given, MATCH.config, parts.append).values)
-    sharper = replace(MATCH.config, temperature=60.0)
-    assert not torch.equal(completed(given, sharper), first) and asked == [MATCH.config, sharper]
+    first = completed(given, MATCH, None, parts.append)
+    assert completed(given, MATCH) is first and asked == [MATCH.config] and parts[-1] == 1
+    sharper = Match(replace(MATCH.config, temperature=20.0))
+    assert not torch.equal(completed(given, sharper), first) and asked == [MATCH.config, sharper.config]
+
+
+def test_a_completed_support_holds_what_was_drawn_and_whole_organs_elsewhere() -> None:
+    given, drawn = support([2, 5], [3]), support().values([0, 1])
+    values = completed(given, MATCH)
+    torch.testing.assert_close(values[[2, 5], 1], drawn[[2, 5], 1])
+    torch.testing.assert_close(values[3, 2], drawn[3, 2])
+    assert values.shape == drawn.shape and values.min() >= 0
+    pixels = (given.scan.grid.shape[1] // values.shape[2]) ** 2
+    torch.testing.assert_close(values * pixels, (values * pixels).round(), atol=0.02, rtol=0)
+    assert torch.equal(completed(support(), MATCH), drawn), "of a support drawn everywhere, nothing is found anew"
+
+
+def test_pieces_that_no_drawing_touches_teach_nothing() -> None:
+    given = support([2, 5], [2, 5])
+    index = np.zeros(given.masks.shape[1:], np.uint8)
+    index[2:6, 40:60, 40:60], index[4, 100:110, 100:110] = 1, 1
+    given.masks[0] = 0
+    given.masks[0, [2, 5], 40:60, 40:60] = 1
+    found = MODULE._with_drawings(index, given)[:, 1]
+    assert found[4, 5:8, 5:8].min() > 0 and not found[4, 12:].any()
+    torch.testing.assert_close(found[[2, 5]], cell_fractions(given.masks[0, [2, 5]].float()))
 
 
 # ---------------------------------------------------------------------------------------------- match

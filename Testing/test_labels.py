@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from FewShotSegLib import labels
 from FewShotSegLib.encoding import EncodedScan
 from FewShotSegLib.grid import AxialGrid
-from FewShotSegLib.labels import between_slices, to_voxels
+from FewShotSegLib.labels import Borders, between_slices, to_pixels, to_voxels
 from FewShotSegLib.volume import Geometry
 
 AXIAL = Geometry((40, 24, 11), (2.0, 2.0, 3.0))
@@ -65,7 +65,7 @@ def test_margins_become_probabilities_by_the_sigmoid() -> None:
     encoded = scan()
     scores = torch.zeros(11, 3, *encoded.body.shape[1:])
     scores[:, 1], scores[:, 2] = 2.0, -20.0
-    found = to_voxels(encoded, scores, probabilities=True, logits=True)
+    found = to_voxels(encoded, scores, Borders(logits=True), probabilities=True)
     assert (found.index == 1).all() and found.probabilities is not None
     np.testing.assert_allclose(found.probabilities[0], 1 / (1 + np.exp(-2.0)), atol=1e-3)
     np.testing.assert_allclose(found.probabilities[1], 0.0, atol=1e-3)
@@ -120,15 +120,26 @@ def test_pixels_are_the_scans_voxels_on_the_grid() -> None:
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_refined_borders_follow_the_image(name: str) -> None:
     encoded, truth, scores = scan_with_edges(GEOMETRIES[name])
-    plain, refined = (to_voxels(encoded, scores, refined=r).index > 0 for r in (False, True))
+    plain, refined = (to_voxels(encoded, scores, Borders(refined=r)).index > 0 for r in (False, True))
     overlap = [2 * (found & truth).sum() / (found.sum() + truth.sum()) for found in (plain, refined)]
     assert overlap[1] > overlap[0] + 0.02 and overlap[1] > 0.95
 
 
 def test_refined_labels_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded, _, scores = scan_with_edges()
-    whole = to_voxels(encoded, scores, refined=True, probabilities=True)
+    whole = to_voxels(encoded, scores, Borders(refined=True), probabilities=True)
     monkeypatch.setattr(labels, "BLOCK_VALUES", 2 * encoded.grid.shape[1] * encoded.grid.shape[2] * 2)
-    blocks = to_voxels(encoded, scores, refined=True, probabilities=True)
+    blocks = to_voxels(encoded, scores, Borders(refined=True), probabilities=True)
     assert np.array_equal(blocks.index, whole.index)
     assert whole.probabilities is not None and whole.probabilities.min() >= 0 and whole.probabilities.max() <= 1
+
+
+# ---------------------------------------------------------------------------------------------- pixels of the encoded slices
+@pytest.mark.parametrize("block", [1, 1 << 22])
+def test_pixels_of_the_encoded_slices_are_labelled_like_those_of_the_scan(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    encoded = scan()
+    scores = random_scores(encoded)
+    monkeypatch.setattr(labels, "BLOCK_VALUES", block)
+    found = to_pixels(encoded, scores)
+    wide = F.interpolate(scores, scale_factor=encoded.grid.shape[1] // scores.shape[2], mode="bilinear")
+    assert found.dtype == np.uint8 and np.array_equal(found, wide.argmax(1).numpy())

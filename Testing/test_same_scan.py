@@ -210,3 +210,18 @@ def test_an_organ_ends_where_its_place_holds_what_resembles_its_surroundings(dou
     found = complete(scan, {3: truth[3]}, replace(CONFIG, doubt=doubt)).values.argmax(1).bool()
     assert torch.equal(found[:6], inside[:6])
     assert bool(found[6:].any()) != doubt
+
+
+def test_between_drawn_slices_an_organ_goes_on_whatever_it_resembles() -> None:
+    organ, around, strange = torch.eye(3)
+    strange = F.normalize(0.58 * organ + 0.6 * around + 0.55 * strange, dim=0)
+    inside = torch.zeros(9, 16, 16, dtype=torch.bool)
+    inside[:, 4:12, 4:12] = True
+    features = torch.where(inside[:, None], organ[:, None, None], around[:, None, None].expand(9, 3, 1, 1))
+    features[4] = torch.where(inside[4], strange[:, None, None], features[4])
+    truth = torch.stack([~inside, inside], 1).float()
+    scan = replace(alike(), features=features)
+    doubted, believed = (complete(scan, {1: truth[1], 7: truth[7]}, replace(CONFIG, doubt=d)).values for d in (True, False))
+    assert torch.equal(doubted[1:8], believed[1:8]) and believed[4].argmax(0)[7, 7] == 1
+    alone = complete(scan, {1: truth[1]}, CONFIG).values
+    assert alone[4].argmax(0)[7, 7] == 0

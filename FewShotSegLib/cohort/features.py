@@ -18,7 +18,7 @@ from FewShotSegLib.drawings import EncodedSupport
 from FewShotSegLib.encoding import EncodedScan, cell_fractions
 from FewShotSegLib.methods.match import Match, MatchConfig
 from FewShotSegLib.segmenter import Solved
-from FewShotSegLib.strategies.same_scan import completed
+from FewShotSegLib.strategies.answer import completed
 
 VOTERS = 1600  # cells of the scan that ask
 AT_ONCE = 400  # of them
@@ -84,7 +84,7 @@ def _pair(solved: Solved, matcher: Match) -> _Pair:
     organs = len(support.masks)
     masks = [scan.grid.forward_slices(solved.index == o + 1, scan.slices, order=1, fill=0.0) for o in range(organs)]
     found = torch.stack([cell_fractions(mask) for mask in masks], 1)
-    drawn = completed(support, matcher.config)[:, 1:]
+    drawn = completed(support, matcher)[:, 1:]
     finer = solved.answer.finer
     if finer is None:
         return _Pair(scan, support, found, drawn, solved.answer.carried.values[:, 1:], found)

@@ -29,7 +29,7 @@ class MatchConfig:
 
     For the same scan: `drawn_sigma` and `near_sigma` (cells) are the windows towards drawn and towards finished slices,
     `distance_mm` is the distance between slices that costs one logit, `neighbours` how many finished slices are asked, `doubt`:
-    cells that resemble what was drawn beside an organ more than the organ are doubted (`strategies.doubt`).
+    beyond drawn slices, cells that resemble what was drawn beside an organ more than the organ are doubted (`strategies.doubt`).
     `closer`: thin organs in a new scan are looked at a second time, at twice the resolution (`strategies.closer`).
     `settle_passes`: how often the labels of a new scan settle among its own cells (`strategies.settle`; 0: never), with
     attention of `settle_temperature`.

@@ -7,22 +7,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from FewShotSegLib.correspondence import ScanFeatures
 from FewShotSegLib.drawings import EncodedSupport
-from FewShotSegLib.encoding import EncodedScan
+from FewShotSegLib.encoding import EncodedScan, cell_fractions
+from FewShotSegLib.labels import Borders, to_pixels
 from FewShotSegLib.methods.match import Carried, Match, MatchConfig
+from FewShotSegLib.pieces import keep_touching
 from FewShotSegLib.strategies.closer import Encode, around_thin, give_way, look_closer, thin_organs, weigh_background
 from FewShotSegLib.strategies.closer_same_scan import look_closer_within
 from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
-from FewShotSegLib.strategies.same_scan import completed, filled
+from FewShotSegLib.strategies.same_scan import filled
 from FewShotSegLib.strategies.settle import settle
 from FewShotSegLib.strategies.votes import count_votes
 from FewShotSegLib.tones import Tones
 
 COMPLETED = 0.2  # part of the work after which the supports are complete
+MINE = 0.5  # part of a pixel from which it was drawn
 NAMES = ("auto", "direct", "propagate")
 Extents = Mapping[str, tuple[int, int]]
 """First and last slice of an organ, by its name."""
@@ -81,7 +85,7 @@ class Answer:
 def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: None) -> Answer:
     """Scores of the query's cells by `method`; prototype heads stand on what `match` finds about place and extent."""
     matcher = method if isinstance(method, Match) else Match(MatchConfig())
-    known = [] if task.same else _known(task.supports, matcher.config, step)
+    known = [] if task.same else _known(task, matcher, step)
     carried, thin = carry(matcher, task, known, step), thin_organs(task.supports)
     settled, votes = carried.values, None
     if not task.same:
@@ -98,13 +102,41 @@ def answer(method: Any, strategy: str, task: Task, step: Step = lambda part: Non
     return Answer(torch.stack([torch.zeros_like(margins[0]), *margins], 1), True, carried, thin=thin, votes=votes)
 
 
-def _known(supports: Sequence[EncodedSupport], config: MatchConfig, step: Step) -> list[tuple[ScanFeatures, Tensor]]:
+def _known(task: Task, matcher: Match, step: Step) -> list[tuple[ScanFeatures, Tensor]]:
     """Supports with the values of all their cells."""
+    count = len(task.supports)
 
     def tell(number: int, part: float) -> None:
-        step(COMPLETED * (number + part) / len(supports))
+        step(COMPLETED * (number + part) / count)
 
-    return [(s.scan.regular(), completed(s, config, partial(tell, number))) for number, s in enumerate(supports)]
+    values = [completed(s, matcher, task.encode, partial(tell, number)) for number, s in enumerate(task.supports)]
+    return [(support.scan.regular(), found) for support, found in zip(task.supports, values, strict=True)]
+
+
+def completed(support: EncodedSupport, matcher: Match, encode: Encode | None = None, step: Step = lambda part: None) -> Tensor:
+    """Fractions (n, 1 + organs, h, w) on all slices of a support: as drawn, and where nothing was drawn, as segmented.
+
+    A support of few drawn slices is segmented once, like any scan of which some slices were drawn.
+    """
+    if support.drawn.all():
+        return support.values(list(range(len(support.masks))))
+    if matcher.config not in support.completed:
+        own = answer(matcher, "direct", Task([support], support.scan, {}, True, encode), step)
+        borders = Borders(False, support.scan.image is not None, own.thin, matcher.config.compete, own.tones)
+        support.completed[matcher.config] = _with_drawings(to_pixels(support.scan, own.deciding, borders), support)
+    return support.completed[matcher.config]
+
+
+def _with_drawings(index: np.ndarray, support: EncodedSupport) -> Tensor:
+    """Fractions of labelled pixels (n, H, W), without pieces that no drawing touches, and of what was drawn where it was."""
+    fractions = []
+    for organ, (mask, drawn) in enumerate(zip(support.masks, support.drawn, strict=True), 1):
+        keep_touching(index, organ, (mask > MINE).numpy() & drawn[:, None, None])
+        found = cell_fractions(index == organ)
+        found[drawn] = cell_fractions(mask[drawn].float())
+        fractions.append(found)
+    organs = torch.stack(fractions, 1)
+    return torch.cat([(1 - organs.sum(1, keepdim=True)).clamp(min=0), organs], 1)
 
 
 def _tones(method: Match, task: Task, settled: Tensor, thin: Sequence[int]) -> Tones | None:

@@ -1,7 +1,7 @@
 """Whether an organ goes on to where it was carried within a scan: labels that run from slice to slice do not stop by themselves.
 
-Two reasons to doubt it. Slices that were spread over an organ tell how far it reaches. And a cell that resembles what was drawn
-beside the organ more than the organ, wherever that was drawn, was labelled for its place alone: a finished neighbour lay there.
+Two reasons to doubt it beyond the outermost drawn slices: slices that were spread over an organ tell how far it reaches; and a
+cell that is more like what was drawn beside the organ than like the organ was labelled for its place alone.
 """
 
 from __future__ import annotations

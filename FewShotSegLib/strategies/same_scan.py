@@ -50,13 +50,6 @@ def filled(support: EncodedSupport, config: MatchConfig, step: Step) -> Carried:
     return Carried(settle(support.scan.regular(), values, config, thin, drawn=known), best)
 
 
-def completed(support: EncodedSupport, config: MatchConfig, step: Step = lambda part: None) -> Tensor:
-    """The fractions of `filled`, worked out once for a support that teaches many scans."""
-    if config not in support.completed:
-        support.completed[config] = filled(support, config, step).values
-    return support.completed[config]
-
-
 def _tell(step: Step, done: int, total: int, part: float) -> None:
     step((done + part) / total)
 
@@ -137,7 +130,7 @@ def complete(
         values[i], best[i] = _look(scan, i, keys, bias, config)
         if trust is not None:
             values[i] = _believed(values[i], trust[i][:, None, None])
-        if alike is not None:
+        if alike is not None and not anchors[0] < i < anchors[-1]:
             values[i] = _believed(values[i], alike.trust(i, values[i]))
         hard[i] = values[i] if thin else harden(values[i])
         finished.add(i)
