@@ -65,6 +65,15 @@ def test_background_gives_way_until_as_many_cells_win_as_the_fractions_sum_to() 
     torch.testing.assert_close(give_way(faint, [0])[:, 0].amin(), faint[:, 0].amin() / WEAKEST, rtol=0.01, atol=0)
 
 
+def test_traces_of_an_organ_far_from_it_do_not_make_background_weaker() -> None:
+    vessel = torch.zeros(40, 10, 12)
+    vessel[:2, 3], vessel[:2, 4] = 0.42, 0.3
+    clean, traces = (torch.stack([1 - v, v], 1) for v in (vessel, vessel.clamp(min=0.02)))
+    assert traces[2:, 1].sum() > 4 * clean[:, 1].sum()
+    given = give_way(traces, [0])
+    assert torch.equal(given.argmax(1), give_way(clean, [0]).argmax(1)) and given[:, 0].amin() > clean[:, 0].amin() / 2
+
+
 def test_background_weighs_less_but_not_beside_thin_organs() -> None:
     scores = torch.rand(2, 3, 8, 12)
     thin = torch.zeros(2, 4, 6, dtype=torch.bool)

@@ -71,14 +71,15 @@ def give_way(scores: Tensor, thin: Sequence[int]) -> Tensor:
     """Scores (n, v, h, w) in which background is weaker against `thin` organs, and the thinnest are stronger than others.
 
     What is thinner than a cell covers half of one nowhere, and would never win. Background is made so much weaker that, over the
-    scan, as many cells win as the organ's fractions sum to where it may be (a large scan holds traces of it everywhere, which sum
-    to much); where several organs are, they share the weaker background. An organ that covers less than `FIRM` of these cells is
-    raised to it, or its thicker neighbours would take it.
+    scan, as many cells win as the organ's fractions sum to where it may be and beside (traces in all other cells of a large scan
+    sum to much); where several organs are, they share the weaker background. An organ that covers less than `FIRM` of these cells
+    is raised to it, or its thicker neighbours would take it.
     """
     odds, raised = torch.ones(2, scores.shape[1] - 1)
     for organ in thin:
         fractions = scores[:, 1 + organ].flatten()
-        count = int(fractions[fractions > SEEN].sum().round().clamp(1, fractions.numel()))
+        near = around_thin(scores, [organ]).flatten()
+        count = int(fractions[near].sum().round().clamp(1, fractions.numel()))
         least = 0.999 * fractions.topk(count).values[-1].clamp(min=1e-3)  # the last of them wins, too
         odds[organ] = ((1 - least) / least).clamp(1, WEAKEST)
         raised[organ] = (FIRM / least).clamp(1, RAISED)
