@@ -32,6 +32,7 @@ from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 from FewShotSegLib.strategies import Answer, Extents
 from FewShotSegLib.support import Support
+from FewShotSegLib.turns import UNSURE, Turn, can_be_turned, find_turn
 from FewShotSegLib.volume import Volume
 
 __all__ = ["DEFAULT_CHECKPOINT", "Segmenter", "SegmenterConfig", "Solved", "is_same_scan"]
@@ -52,6 +53,33 @@ class Solved:
 
 Choose = Callable[[EncodedScan, Sequence[EncodedSupport]], Sequence[int]]
 """Which of the supports teach a query: their indices, the most important one first."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What stays the same however the query is laid; `own`: the support that is the query itself, `alike`: scans of one kind."""
+
+    supports: Sequence[EncodedSupport]
+    organs: tuple[Organ, ...]
+    own: Support | None
+    extent: Extents | None
+    alike: bool
+    choose: Choose | None
+    report: Reporter
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """How a query was solved, with the probabilities (organ, z, y, x) where these are wanted."""
+
+    solved: Solved
+    probabilities: np.ndarray | None
+    confidence: Confidence
+
+    @property
+    def certainty(self) -> float:
+        """Mean confidence over all organs; one that was not found has none."""
+        return float(np.nan_to_num(self.confidence.organs).mean())
 
 
 class Segmenter:
@@ -118,33 +146,53 @@ class Segmenter:
         report = Reporter(stages, progress, cancel)
         with torch.no_grad():
             encoded = self._encode_supports(known, pixel_mm, report)
-            scan = encoded[0].scan if own is not None else self._encode_query(query, pixel_mm, report)
-            if choose is not None and own is None:
-                encoded = [encoded[i] for i in choose(scan, encoded)]
-            report.step("finding the organs", 0.0)
-            told = _on_encoded(extent, scan, organs)
-            encode = None if self.runner.volumetric else self.runner
-            pieces = self._pieces(encoded, own)
-            task = strategies.Task(encoded, scan, told, own is not None, encode, pieces, len(kinds_of(images)) == 1)
-            answer = strategies.answer(self.method, self.config.strategy, task, lambda p: report.step("finding the organs", p))
-            result = self._finish(answer, scan, own, pieces)
+            job = _Job(encoded, organs, own, extent, len(kinds_of(images)) == 1, choose, report)
+            result = self._solve(job, query)
+            turn = Turn() if own is not None else self._turn(result)
+            if turn != Turn():
+                turned = self._solve(job, turn.of(query))
+                if turned.certainty > result.certainty:
+                    result = turned
+                    notes.append(turn.note)
             if inspect is not None:
-                inspect(Solved(encoded, scan, answer, result[0]))
+                inspect(result.solved)
         report.step("finding the organs", 1.0)
-        index, probabilities, confidence = result
         numbers = [0, *(o.label for o in organs)]
-        labels = np.array(numbers, np.uint8 if max(numbers) < 256 else np.uint16)[index]
+        labels = np.array(numbers, np.uint8 if max(numbers) < 256 else np.uint16)[result.solved.index]
         return Segmentation(
             query.geometry,
             organs,
             labels,
-            confidence.organs,
-            confidence.slices,
-            probabilities,
+            result.confidence.organs,
+            result.confidence.slices,
+            result.probabilities,
             query.name,
             (*notes, *self.runner.notes),
             time.monotonic() - started,
         )
+
+    def _solve(self, job: _Job, query: Volume) -> _Result:
+        """Encode the query, unless it is the support's own scan, find the organs in it and label its voxels."""
+        encoded = job.supports
+        scan = encoded[0].scan
+        if job.own is None:
+            scan = self._encode_query(query, scan.grid.pixel_mm, job.report)
+            encoded = encoded if job.choose is None else [encoded[i] for i in job.choose(scan, encoded)]
+        job.report.step("finding the organs", 0.0)
+        told = _on_encoded(job.extent, scan, job.organs)
+        encode = None if self.runner.volumetric else self.runner
+        pieces = self._pieces(encoded, job.own)
+        task = strategies.Task(encoded, scan, told, job.own is not None, encode, pieces, job.alike)
+        answer = strategies.answer(self.method, self.config.strategy, task, lambda p: job.report.step("finding the organs", p))
+        index, probabilities, confidence = self._finish(answer, scan, job.own, pieces)
+        return _Result(Solved(encoded, scan, answer, index), probabilities, confidence)
+
+    def _turn(self, result: _Result) -> Turn:
+        """How the query has to be laid to lie like the support; only asked where the result is unsure."""
+        scan, support = result.solved.scan, result.solved.supports[0].scan
+        if not self.config.turns or self.runner.volumetric or result.certainty >= UNSURE or not can_be_turned(scan):
+            return Turn()
+        return find_turn(scan, support, self.runner)
 
     def _for_kinds(self, images: Sequence[Volume]) -> Segmenter | None:
         """The Segmenter for images of different kinds, kept for the next ones; None where this one does it."""

@@ -20,6 +20,8 @@ class SegmenterConfig:
     checkpoint: name or path of the encoder's weights.
     across: let a checkpoint that was trained for it take over from the default one, with `match`, when support and query are of
         different kinds (see `kinds`).
+    turns: where a result is unsure, look whether the scan is mirrored or turned against the drawn one, and lay it right (see
+        `turns.py`).
     device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once (of more, a CPU's cache holds less).
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
     refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
@@ -33,6 +35,7 @@ class SegmenterConfig:
     strategy: str = "auto"
     checkpoint: str = DEFAULT_CHECKPOINT
     across: bool = True
+    turns: bool = True
     device: str = "auto"
     batch: int = 4
     every_mm: float = 5.0

@@ -221,6 +221,23 @@ def test_another_data_set_may_teach_organs_of_the_same_names(folder: Path, tmp_p
     assert "of others, in place of that of the list" in result.protocol
 
 
+def test_queries_may_be_laid_differently(folder: Path) -> None:
+    """The voxels and their truth stay, what the file says of their place changes; supports are as they are."""
+    fake = FakeSegmenter()
+    result = run(folder, fake, lay="left-right", limit=1)
+    ((support, query, _),) = fake.calls
+    assert support.image.geometry.direction == GEOMETRY.direction
+    mirrored = np.diag([-1, 1, 1]) @ np.reshape(GEOMETRY.direction, (3, 3))
+    assert np.array_equal(np.reshape(query.geometry.direction, (3, 3)), mirrored)
+    assert {record.dice for record in result.records} == {1.0} and "laid left-right" in result.protocol
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_finding_turns_can_be_switched_off(folder: Path, tiny_checkpoint: Path, turns: bool) -> None:
+    segmenter = create_segmenter(EvaluateConfig(folder, checkpoint=str(tiny_checkpoint), turns=turns), None)
+    assert isinstance(segmenter, Segmenter) and segmenter.config.turns is turns
+
+
 @pytest.mark.parametrize("options", [{"support": "x"}, {"folds": (5,)}, {"folds": (0,), "support": "j"}])
 def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -237,6 +254,8 @@ def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) 
         {"limit": 0},
         {"protocol": "same-scan"},
         {"shots": 0},
+        {"lay": "upside-down"},
+        {"lay": "half-turn", "protocol": "same-scan", "slices_drawn": 1},
         {"support_data": "others", "support": "all"},
         {"shots": 2, "support": "all"},
         {"shots": 2, "protocol": "same-scan", "slices_drawn": 1},

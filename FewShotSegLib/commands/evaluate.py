@@ -30,6 +30,8 @@ def evaluate(
     support_data: Annotated[
         Path | None, typer.Option(help="Another data set whose scans teach; organs of the same names.", show_default="the same")
     ] = None,
+    lay: Annotated[str, typer.Option(help="Lay queries left-right, front-back, half-turn or quarter-turn.")] = "as-it-is",
+    turns: Annotated[bool, typer.Option(help="Let the method find out that a scan lies differently.")] = True,
     folds: Annotated[bool, typer.Option("--folds", help="The papers' five folds.")] = False,
     fold: Annotated[list[int] | None, typer.Option(help="Only this fold, 0 to 4; repeat for more.")] = None,
     organ: Annotated[list[str] | None, typer.Option(help="Organ to score, by name or number; repeat for more.")] = None,
@@ -54,6 +56,8 @@ def evaluate(
         support=support,
         shots=shots,
         support_data=support_data,
+        lay=lay,
+        turns=turns,
         folds=tuple(fold) if fold else folds,
         organs=tuple(organ) if organ else None,
         checkpoint=checkpoint,

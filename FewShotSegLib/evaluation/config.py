@@ -13,6 +13,8 @@ from FewShotSegLib.evaluation.baselines import list_baselines
 from FewShotSegLib.methods import list_methods
 
 Protocol = Literal["oracle-z", "full-volume", "same-scan"]
+LAYS = ("as-it-is", "left-right", "front-back", "half-turn", "quarter-turn")
+"""Ways to lay a query; the first changes nothing."""
 
 SCORED = {
     "full-volume": "scored: every slice",
@@ -39,6 +41,9 @@ class EvaluateConfig:
             before it).
         support_data: folder of labelled scans that teach instead, organs of the same names: the scans that would be the supports
             there, fold by fold.
+        lay: how queries are laid before they are given, and with them their truth: a key of `LAYS`, as if a patient lay
+            differently or a file named its axes wrongly.
+        turns: whether the Segmenter may find that out, see `SegmenterConfig`.
         folds: True for all five folds, or their numbers; False takes all scans as one list.
         organs: names or label numbers; None for what the dataset scores.
         checkpoint: one for all scans; None for the default one; `untrained`, or `untrained:WEIGHTS`: see `untrained.py`.
@@ -61,6 +66,8 @@ class EvaluateConfig:
     support: str | tuple[str, ...] = "last"
     shots: int = 1
     support_data: str | Path | None = None
+    lay: str = "as-it-is"
+    turns: bool = True
     folds: bool | tuple[int, ...] = False
     organs: tuple[str | int, ...] | None = None
     checkpoint: str | None = None
@@ -75,6 +82,7 @@ class EvaluateConfig:
         _check_choice("method", self.method, (*list_methods(), *list_baselines()))
         _check_choice("protocol", self.protocol, get_args(Protocol))
         _check_choice("slice_rule", self.slice_rule, get_args(SliceRule))
+        _check_choice("lay", self.lay, LAYS)
         for name, least in (("slices_drawn", 1), ("limit", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -86,6 +94,8 @@ class EvaluateConfig:
         if self.shots != 1 and (self.shots < 1 or self.support != "last" or self.protocol == "same-scan"):
             found = f"shots = {self.shots} with support = {self.support!r}, protocol = {self.protocol!r}"
             raise ConfigError(found, "1 or more; more than 1 with the support 'last' and another protocol than same-scan")
+        if self.lay != LAYS[0] and self.protocol == "same-scan":
+            raise ConfigError(f"lay = {self.lay!r} in the same scan", "a protocol with another scan as support")
         if self.support_data is not None and (self.support != "last" or self.protocol == "same-scan"):
             found = f"Supports from {self.support_data} with support = {self.support!r}, protocol = {self.protocol!r}"
             raise ConfigError(found, "the support 'last' and another protocol than same-scan")
@@ -128,7 +138,9 @@ class EvaluateConfig:
             support = f"{self.shots} scans together, {'from the last one on' if self.folds else 'the last ones'}"
         if self.support_data is not None:
             support += f" of {Path(self.support_data).resolve().name}, in place of that"
-        return f"{self.protocol}, {SCORED[self.protocol]}. Support: {support} of the list, {drawn} drawn. {folds}, {models}."
+        laid = "" if self.lay == LAYS[0] else f" Queries are laid {self.lay}."
+        taught = f"Support: {support} of the list, {drawn} drawn. {folds}, {models}."
+        return f"{self.protocol}, {SCORED[self.protocol]}. {taught}{laid}"
 
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object."""

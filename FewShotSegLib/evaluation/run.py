@@ -16,7 +16,7 @@ from FewShotSegLib.cards import Card
 from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.annotation import draw, organ_slices
 from FewShotSegLib.evaluation.baselines import create_baseline, list_baselines
-from FewShotSegLib.evaluation.config import EvaluateConfig
+from FewShotSegLib.evaluation.config import LAYS, EvaluateConfig
 from FewShotSegLib.evaluation.datasets import Dataset, renumbered
 from FewShotSegLib.evaluation.journal import Journal, Measured
 from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_facts
@@ -26,12 +26,20 @@ from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
 from FewShotSegLib.support import Organ, Support
+from FewShotSegLib.turns import Turn
 from FewShotSegLib.volume import Volume
 
 __all__ = ["EvaluateConfig", "EvaluationResult", "create_segmenter", "evaluate"]
 
 FINDS_ITS_SLICES = ("match",)
 """Methods that never need to be told on which slices an organ lies."""
+TURNS = dict(
+    zip(
+        LAYS,
+        (Turn(), Turn(columns=True), Turn(rows=True), Turn(rows=True, columns=True), Turn(swapped=True, rows=True)),
+        strict=True,
+    )
+)
 
 
 class Segmenting(Protocol):
@@ -108,7 +116,14 @@ def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
         return baseline
     checkpoint = config.checkpoint_for(fold) or DEFAULT_CHECKPOINT
     encoder = untrained_encoder(checkpoint, config.seed) if is_untrained(checkpoint) else None
-    how = SegmenterConfig(config.method, config.options, strategy=config.strategy, checkpoint=checkpoint, device=config.device)
+    how = SegmenterConfig(
+        config.method,
+        config.options,
+        strategy=config.strategy,
+        checkpoint=checkpoint,
+        turns=config.turns,
+        device=config.device,
+    )
     return Segmenter(how, encoder=encoder)
 
 
@@ -139,7 +154,8 @@ class _Run:
             pair, segmenter = Pair(task.fold, task.support, case), self._segmenter(task.fold)
             known = self.journal.find(pair, _model(segmenter))
             if known is None:
-                query = Case(*drawn[0]) if own and case == task.support else Case(*self.dataset.load(case))
+                image, truth = drawn[0] if own and case == task.support else self.dataset.load(case)
+                query = Case(TURNS[self.config.lay].of(image), truth)
                 known = self._scan(pair, supports, query, segmenter)
                 self.journal.add(known)
             self.told = known.told
