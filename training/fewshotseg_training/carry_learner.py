@@ -16,6 +16,7 @@ from fewshotseg_training.augment import augment
 from fewshotseg_training.carry import carry_loss, carry_regions
 from fewshotseg_training.config import FitConfig
 from fewshotseg_training.distributed import Share
+from fewshotseg_training.labelled_pairs import draw_labelled_pair, with_labels
 from fewshotseg_training.sampling import excluded_slices
 from fewshotseg_training.scans import TrainingScan
 from FewShotSegLib.errors import VolumeError
@@ -65,12 +66,12 @@ class PairSource:
 
     def __init__(self, config: FitConfig, sets: Sequence[Sequence[TrainingScan]], device: torch.device) -> None:
         self.config, self.sets, self.device = config, sets, device
+        self.labelled = with_labels(sets, config.data, config.labels_of) if config.labelled else []
         self.rng, self.generator = np.random.default_rng(config.seed), torch.Generator(device).manual_seed(config.seed)
 
     def batch(self, step: int, share: Share) -> Pairs:
         """The next pairs, one side of each augmented. Every process draws all of them and takes its share."""
-        c = self.config
-        pairs = [draw_pair(self.sets, c.reach_mm, self.rng, c.exclude, c.exclude_rule) for _ in range(c.pairs)]
+        pairs = [self._draw() for _ in range(self.config.pairs)]
         a, a_ids, b, b_ids = (torch.stack(t).to(self.device) for t in zip(*pairs, strict=True))
         if torch.rand((), generator=self.generator, device=self.generator.device) < 0.5:
             a, a_ids = augment(a, a_ids, self.config.augment, self.generator)
@@ -78,6 +79,12 @@ class PairSource:
             b, b_ids = augment(b, b_ids, self.config.augment, self.generator)
         mine = share.of(self.config.pairs)
         return a[mine], a_ids[mine], b[mine], b_ids[mine]
+
+    def _draw(self) -> tuple[Tensor, ...]:
+        c = self.config
+        if c.labelled and self.rng.random() < c.labelled:
+            return draw_labelled_pair(self.labelled, self.rng)
+        return draw_pair(self.sets, c.reach_mm, self.rng, c.exclude, c.exclude_rule)
 
     def state(self) -> dict[str, Any]:
         """Both generators."""

@@ -37,6 +37,7 @@ def prepare(
     preset: Annotated[str, typer.Option(help="`general` for any scan, or `paper`, as the papers prepare MR and CT.")] = "general",
     every_mm: Annotated[float, typer.Option(help="Thin slices are thinned to about this distance, mm.")] = 3.0,
     order: Annotated[str, typer.Option(help="Of equal edges: `stable`, or `numpy-introsort` as published files.")] = "stable",
+    keep_labels: Annotated[bool, typer.Option(help="Keep label maps beside the scans, for `fit --labelled`.")] = False,
     workers: Annotated[int, typer.Option(help="Scans at once, each in a process of its own.")] = 1,
 ) -> None:
     """Preprocess all scans below a folder and segment their pseudo-labels; what is done is kept, broken scans are named."""
@@ -49,6 +50,7 @@ def prepare(
         preset=_one_of("--preset", preset, "general", "paper"),
         every_mm=every_mm,
         order=_one_of("--order", order, "stable", "numpy-introsort"),
+        keep_labels=keep_labels,
     )
     with console.status("Looking for scans") as status:
         done = prepare_folder(
@@ -113,6 +115,8 @@ def fit_command(
     fold: Annotated[int | None, typer.Option(help="Leave out what the papers' fold 0 to 4 of each set tests.")] = None,
     curves: Annotated[float, typer.Option(help="Carry: part of the slices through a random grey-level curve.")] = 0.0,
     recolour: Annotated[float, typer.Option(help="Carry: part of the slices with a new grey level for every region.")] = 0.0,
+    labelled: Annotated[float, typer.Option(help="Carry: part of the pairs from two scans, whose labels are carried.")] = 0.0,
+    labels_of: Annotated[str, typer.Option(help="Only these data sets' labels, as SET,SET; all without it.")] = "",
     minutes: Annotated[float, typer.Option(help="Pause, saved, after so many minutes (exit code 75); 0 = never.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
@@ -134,6 +138,7 @@ def fit_command(
         "steps": steps, "pairs": batch, "lr": lr, "schedule": schedule, "encoder": encoder, "seed": seed, "ema": ema,
         "options": tuple(method_options(option).items()), "base": base, "weights": str(weights or ""), "flow": str(flow or ""),
         "freeze_encoder": freeze_encoder, "source": source, "exclude": _numbers(exclude), "exclude_rule": exclude_rule,
+        "labelled": labelled, "labels_of": tuple(name for name in labels_of.split(",") if name),
         "device": device, "minutes": minutes, "augment": AugmentConfig(curves=curves, recolour=recolour),
         "log_every": tensorboard, "pictures_every": 20 * tensorboard, "show": "auto",
     }  # fmt: skip

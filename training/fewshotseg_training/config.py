@@ -32,6 +32,8 @@ class FitConfig:
     pairs: slice pairs or episodes a step, over all processes. source: where episodes come from, "" = as the method's paper.
     flow: weights of a trained flow network, for realistic episodes.
     exclude, exclude_rule: setting 2: slices that show `any` (or `all`, as published) of these labels are never drawn.
+    labelled, labels_of: carry: part of the pairs that are slices of two scans of one data set, whose labels are carried instead
+        of supervoxels, and the names of the data sets whose labels are used; all without any.
     min_pixels: least pixels of an episode's region, 0 = as the paper.
     lr, schedule: `poly` falls to nothing with the power 0.9, `cosine` likewise, `decay` multiplies by `decay` every
         `decay_every` steps. optimiser: `sgd` or `adam`. clip: largest norm of the gradient, 0 = none.
@@ -66,6 +68,8 @@ class FitConfig:
     flow: str = ""
     exclude: tuple[int, ...] = ()
     exclude_rule: Literal["any", "all"] = "any"
+    labelled: float = 0.0
+    labels_of: tuple[str, ...] = ()
     min_pixels: int = 0
     episode_augment: PaperAugment = field(default_factory=PaperAugment)
     schedule: Schedule = "poly"
@@ -83,6 +87,7 @@ class FitConfig:
         wrong = [
             *(f"{name} = {getattr(self, name)}" for name in ("steps", "pairs") if getattr(self, name) < (name == "pairs")),
             *([f"ema = {self.ema}"] if not 0 <= self.ema < 1 else []),
+            *([f"labelled = {self.labelled}"] if not 0 <= self.labelled <= 1 else []),
             *([f"schedule = {self.schedule}"] if self.schedule not in ("poly", "cosine", "decay", "constant") else []),
             *([f"optimiser = {self.optimiser}"] if self.optimiser not in ("sgd", "adam") else []),
             *([f"exclude_rule = {self.exclude_rule}"] if self.exclude_rule not in ("any", "all") else []),

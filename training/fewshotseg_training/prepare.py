@@ -17,7 +17,7 @@ import numpy as np
 from fewshotseg_training.body import scale_to_255
 from fewshotseg_training.find_scans import FoundScan, find_scans
 from fewshotseg_training.preprocess import SIZE, general, paper
-from fewshotseg_training.scans import REPORT, SUPERPIXELS, map_arrays, quantised, save_scan
+from fewshotseg_training.scans import LABELS, REPORT, SUPERPIXELS, map_arrays, quantised, save_scan
 from fewshotseg_training.superpixels import superpixels
 from fewshotseg_training.supervoxels import supervoxels
 from FewShotSegLib.errors import FewShotSegError, VolumeError
@@ -33,6 +33,7 @@ class PrepareConfig:
 
     min_size: smallest supervoxel, in voxels (papers: 5000 abdomen, 1000 heart). order: of supervoxel edges of equal cost, see
     `felzenszwalb_3d`. superpixels, superpixel_size: also 2D superpixels, of at least so many pixels.
+    keep_labels: keep label maps that lie beside the scans, for trainings that are told to use them.
     preset: `general` thins the slices to about `every_mm` and shows them as use does; `paper` is the papers' way.
     """
 
@@ -43,6 +44,7 @@ class PrepareConfig:
     order: Literal["stable", "numpy-introsort"] = "stable"
     superpixels: bool = False
     superpixel_size: int = 400
+    keep_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def prepare_safely(scan: FoundScan, out: Path, config: PrepareConfig) -> str:
     """Prepare one scan unless its file is up to date; returns what was wrong with the scan, "" when nothing."""
     try:
         key = scan_key(scan, config)
-        if not up_to_date(out, key, config):
+        if not up_to_date(out, key, config, labelled=scan.label is not None):
             prepare_scan(scan, out, config, key=key)
         return ""
     except (FewShotSegError, OSError, RuntimeError, ValueError, MemoryError) as error:
@@ -112,7 +114,7 @@ def prepare_safely(scan: FoundScan, out: Path, config: PrepareConfig) -> str:
 
 def scan_key(scan: FoundScan, config: PrepareConfig) -> str:
     """SHA-256 of the scan's files, its label map's, and the settings that change what is stored."""
-    settings = {k: v for k, v in asdict(config).items() if not k.startswith("superpixel")}
+    settings = {k: v for k, v in asdict(config).items() if not k.startswith("superpixel") and k != "keep_labels"}
     digest = hashlib.sha256(json.dumps([VERSION, settings, scan.modality, scan.series], sort_keys=True).encode())
     for path in [*scan.files, *([scan.label] if scan.label else [])]:
         with open(path, "rb") as file:
@@ -120,9 +122,13 @@ def scan_key(scan: FoundScan, config: PrepareConfig) -> str:
     return digest.hexdigest()
 
 
-def up_to_date(out: Path, key: str, config: PrepareConfig) -> bool:
-    """Whether a prepared file is there and made of this scan in this way; a file without a key (version 1) is kept."""
-    if not out.exists() or (config.superpixels and not out.with_name(out.stem + SUPERPIXELS).exists()):
+def up_to_date(out: Path, key: str, config: PrepareConfig, *, labelled: bool = False) -> bool:
+    """Whether a prepared file is there and made of this scan in this way; a file without a key (version 1) is kept.
+
+    `labelled`: the scan has a label map.
+    """
+    beside = [SUPERPIXELS] * config.superpixels + [LABELS] * (config.keep_labels and labelled)
+    if not all(file.exists() for file in (out, *(out.with_name(out.stem + suffix) for suffix in beside))):
         return False
     try:
         return map_arrays(out).get("key", key) == key
@@ -150,6 +156,8 @@ def prepare_scan(scan: FoundScan, out: Path, config: PrepareConfig, *, key: str 
         values = [int(v) for v in np.unique(slices.labels) if v]
         shown = [(slices.labels == v).any((1, 2)) for v in values]
         arrays |= {"labels": np.array(values, int), "present": np.stack(shown, 1) if shown else np.zeros((len(image), 0), bool)}
+        if config.keep_labels:
+            _save_beside(out, LABELS, slices.labels.astype(np.uint8))
     if config.superpixels:
         save_superpixels(out, slices.values, config.superpixel_size)
     save_scan(out, arrays)
@@ -157,9 +165,13 @@ def prepare_scan(scan: FoundScan, out: Path, config: PrepareConfig, *, key: str 
 
 def save_superpixels(scan: Path, values: np.ndarray, min_size: int) -> Path:
     """Segment grey values (z, y, x) into 2D superpixels and write them beside the prepared scan."""
-    path = scan.with_name(scan.stem + SUPERPIXELS)
+    return _save_beside(scan, SUPERPIXELS, superpixels(scale_to_255(values), min_size=min_size).astype(np.uint16))
+
+
+def _save_beside(scan: Path, suffix: str, values: np.ndarray) -> Path:
+    path = scan.with_name(scan.stem + suffix)
     with atomic_path(path) as part, open(part, "wb") as file:
-        np.save(file, superpixels(scale_to_255(values), min_size=min_size).astype(np.uint16))
+        np.save(file, values)
     return path
 
 

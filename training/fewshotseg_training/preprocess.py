@@ -49,7 +49,7 @@ def general(volume: Volume, labels: np.ndarray | None, every_mm: float, size: in
     array = values.clip(*CT_WINDOW) if volume.is_ct else np.minimum(values, np.percentile(values, MR_PERCENTILE))
     check_contrast(values, array, volume.name)
     step = int(slices[1] - slices[0]) if len(slices) > 1 else 1
-    moved = None if labels is None else grid.forward_slices(labels, slices, order=0, fill=0)
+    moved = None if labels is None else fit_square(grid.forward_slices(labels, slices, order=0, fill=0), size)
     return Slices(array, (grid.slice_mm * step, grid.pixel_mm, grid.pixel_mm), moved)
 
 

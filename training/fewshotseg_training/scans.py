@@ -15,6 +15,7 @@ from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.files import atomic_path
 
 SUPERPIXELS = ".superpixels.npy"
+LABELS = ".labels.npy"
 REPORT = "prepare.json"
 LEVELS = 65534  # of an int16 image
 
@@ -27,6 +28,7 @@ class TrainingScan:
     superpixels: (z, y, x) uint16, or None.
     present: (z, labels) bool, which labels of `labels` a slice shows; only to leave slices out (setting 2), and only of scans
     that were prepared beside a label map.
+    drawn: (z, y, x) uint8, that label map, or None; only for trainings that are told to use labels.
     """
 
     name: str
@@ -38,6 +40,7 @@ class TrainingScan:
     superpixels: np.ndarray | None = None
     labels: tuple[int, ...] = ()
     present: np.ndarray | None = None
+    drawn: np.ndarray | None = None
 
     def grey(self, slices: int | Sequence[int]) -> np.ndarray:
         """Z-scored float32 pixels of one slice (y, x) or several (n, y, x)."""
@@ -88,7 +91,6 @@ def load_scan(path: Path) -> TrainingScan:
     """A prepared scan from its file, memory-mapped; VolumeError when that is missing or damaged."""
     try:
         data = map_arrays(path)
-        beside = path.with_name(path.stem + SUPERPIXELS)
         return TrainingScan(
             path.stem,
             data["image"],
@@ -96,14 +98,21 @@ def load_scan(path: Path) -> TrainingScan:
             float(data["slice_spacing"]),
             float(data.get("scale", 1.0)),
             float(data.get("shift", 0.0)),
-            np.load(beside, mmap_mode="r") if beside.exists() else None,
+            _beside(path, SUPERPIXELS),
             tuple(int(v) for v in data.get("labels", ())),
             data.get("present"),
+            _beside(path, LABELS),
         )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, struct.error) as error:
         raise VolumeError(
             f"{path} is no prepared scan ({error})", "a file of `fewshotseg-train prepare`", "delete it and prepare it again"
         ) from error
+
+
+def _beside(path: Path, suffix: str) -> np.ndarray | None:
+    """The array in the file of a prepared scan that ends in `suffix`, memory-mapped; None without such a file."""
+    file = path.with_name(path.stem + suffix)
+    return np.load(file, mmap_mode="r") if file.exists() else None
 
 
 def map_arrays(path: Path) -> dict[str, Any]:
