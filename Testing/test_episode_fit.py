@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,3 +194,21 @@ def test_plain_lines_say_how_long_it_takes(
     fit(config(files, tmp_path, show="auto"))  # no terminal here
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0].startswith("2 loss ") and lines[0].endswith(" left") and "0:00:00" in lines[1]
+
+
+def test_the_saved_encoder_may_be_a_mean_with_its_base(files: tuple[str, ...], tmp_path: Path) -> None:
+    """A finished run can be saved anew with another part, so that both may be measured."""
+    base = fit(config_for("carry", (files,), str(tmp_path / "base"), steps=1, pairs=1, channels=24, reach_mm=50.0))
+    options: dict[str, Any] = {"base": str(base), "steps": 1, "pairs": 1, "reach_mm": 50.0}
+    began, ended = load_file(base), load_file(fit(config_for("carry", (files,), str(tmp_path / "next"), **options)))
+    mean = load_file(fit(config_for("carry", (files,), str(tmp_path / "next"), **options, keep_base=0.25)))
+    assert any(not torch.equal(began[name], ended[name]) for name in ended)
+    for name, value in mean.items():
+        expected = began[name] * 0.25 + ended[name] * 0.75 if value.is_floating_point() else ended[name]
+        assert torch.allclose(value, expected, atol=1e-6), name
+
+
+@pytest.mark.parametrize("options", [{"keep_base": 1.0, "base": "b"}, {"keep_base": 0.5}])
+def test_a_mean_without_a_base_or_without_the_training_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="keep_base"):
+        FitConfig((("a",),), "out", **options)

@@ -117,6 +117,7 @@ def fit_command(
     recolour: Annotated[float, typer.Option(help="Carry: part of the slices with a new grey level for every region.")] = 0.0,
     labelled: Annotated[float, typer.Option(help="Carry: part of the pairs from two scans, whose labels are carried.")] = 0.0,
     labels_of: Annotated[str, typer.Option(help="Only these data sets' labels, as SET,SET; all without it.")] = "",
+    keep_base: Annotated[float, typer.Option(help="What the base weighs in the saved encoder, 0 to 1.")] = 0.0,
     minutes: Annotated[float, typer.Option(help="Pause, saved, after so many minutes (exit code 75); 0 = never.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = all.")] = 0,
@@ -139,7 +140,7 @@ def fit_command(
         "options": tuple(method_options(option).items()), "base": base, "weights": str(weights or ""), "flow": str(flow or ""),
         "freeze_encoder": freeze_encoder, "source": source, "exclude": _numbers(exclude), "exclude_rule": exclude_rule,
         "labelled": labelled, "labels_of": tuple(name for name in labels_of.split(",") if name),
-        "device": device, "minutes": minutes, "augment": AugmentConfig(curves=curves, recolour=recolour),
+        "keep_base": keep_base, "device": device, "minutes": minutes, "augment": AugmentConfig(curves=curves, recolour=recolour),
         "log_every": tensorboard, "pictures_every": 20 * tensorboard, "show": "auto",
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}

@@ -14,7 +14,7 @@ from FewShotSegLib.errors import ConfigError
 
 Schedule = Literal["poly", "cosine", "decay", "constant"]
 
-FREE = {"out", "steps", "save_every_s", "minutes", "log_every", "pictures_every", "device", "show"}
+FREE = {"out", "steps", "keep_base", "save_every_s", "minutes", "log_every", "pictures_every", "device", "show"}
 """Fields that may differ when a run goes on: they do not change what a step does."""
 PATHS = ("data", "weights", "base", "flow")
 """Fields that are paths, which may lie elsewhere on another machine."""
@@ -34,6 +34,8 @@ class FitConfig:
     exclude, exclude_rule: setting 2: slices that show `any` (or `all`, as published) of these labels are never drawn.
     labelled, labels_of: carry: part of the pairs that are slices of two scans of one data set, whose labels are carried instead
         of supervoxels, and the names of the data sets whose labels are used; all without any.
+    keep_base: what the encoder of the base weighs in the saved one, 0 = nothing: a mean of both has what the training taught and
+        loses less of what the base knew.
     min_pixels: least pixels of an episode's region, 0 = as the paper.
     lr, schedule: `poly` falls to nothing with the power 0.9, `cosine` likewise, `decay` multiplies by `decay` every
         `decay_every` steps. optimiser: `sgd` or `adam`. clip: largest norm of the gradient, 0 = none.
@@ -70,6 +72,7 @@ class FitConfig:
     exclude_rule: Literal["any", "all"] = "any"
     labelled: float = 0.0
     labels_of: tuple[str, ...] = ()
+    keep_base: float = 0.0
     min_pixels: int = 0
     episode_augment: PaperAugment = field(default_factory=PaperAugment)
     schedule: Schedule = "poly"
@@ -88,6 +91,8 @@ class FitConfig:
             *(f"{name} = {getattr(self, name)}" for name in ("steps", "pairs") if getattr(self, name) < (name == "pairs")),
             *([f"ema = {self.ema}"] if not 0 <= self.ema < 1 else []),
             *([f"labelled = {self.labelled}"] if not 0 <= self.labelled <= 1 else []),
+            *([f"keep_base = {self.keep_base}"] if not 0 <= self.keep_base < 1 else []),
+            *(["keep_base without a base"] if self.keep_base and not self.base else []),
             *([f"schedule = {self.schedule}"] if self.schedule not in ("poly", "cosine", "decay", "constant") else []),
             *([f"optimiser = {self.optimiser}"] if self.optimiser not in ("sgd", "adam") else []),
             *([f"exclude_rule = {self.exclude_rule}"] if self.exclude_rule not in ("any", "all") else []),

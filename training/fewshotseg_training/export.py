@@ -20,7 +20,7 @@ from FewShotSegLib.methods import list_methods
 SETTINGS = (
     "steps", "pairs", "lr", "momentum", "weight_decay", "clip", "reach_mm", "seed", "augment",
     "method", "base", "freeze_encoder", "source", "exclude", "exclude_rule", "schedule", "ema", "optimiser",
-    "labelled", "labels_of",
+    "labelled", "labels_of", "keep_base",
 )  # fmt: skip
 LARGEST = 20e6  # bytes
 

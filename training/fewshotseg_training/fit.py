@@ -53,6 +53,8 @@ class Run:
         self.model = self.learner.model.to(self.device).train()
         self.optimiser = _optimiser(config, self.model)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if config.ema else {}
+        begun = self.learner.parts()["encoder"].state_dict() if config.keep_base else {}
+        self.base = {name: value.detach().cpu().clone() for name, value in begun.items()}
         self.out = Path(config.out)
         self._forward = _parallel(self.model, self.share, self.device)
 
@@ -126,6 +128,9 @@ class Run:
         paths = []
         for name, module in self.learner.parts().items():
             tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+            if name == "encoder" and self.base:
+                part_kept = self.config.keep_base
+                tensors |= {k: v.lerp(self.base[k], part_kept) for k, v in tensors.items() if v.is_floating_point()}
             if tensors:
                 paths.append(self.out / f"{name}.safetensors")
                 with atomic_path(paths[-1]) as part:
