@@ -44,8 +44,8 @@ class Turn:
     def note(self) -> str:
         """What the user of a result has to know."""
         return (
-            f"Support and scan do not lie alike: the scan was segmented {NAMES[self]}. Check how the patient lay, and what "
-            "the file says of it: left and right may be exchanged."
+            f"Support and scan do not lie alike: to be segmented, the scan was laid {NAMES[self]}. Check how the patient lay, "
+            "and what the file says of it: left and right may be exchanged."
         )
 
     def of_slices(self, pixels: Tensor) -> Tensor:
