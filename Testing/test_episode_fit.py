@@ -208,7 +208,9 @@ def test_the_saved_encoder_may_be_a_mean_with_its_base(files: tuple[str, ...], t
         assert torch.allclose(value, expected, atol=1e-6), name
 
 
-@pytest.mark.parametrize("options", [{"keep_base": 1.0, "base": "b"}, {"keep_base": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"keep_base": 1.0, "base": "b"}, {"keep_base": 0.5}, {"keep_base": 0.5, "base": "b", "method": "flow"}]
+)
 def test_a_mean_without_a_base_or_without_the_training_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="keep_base"):
         FitConfig((("a",),), "out", **options)

@@ -59,6 +59,12 @@ def test_sets_without_labels_are_named(wanted: tuple[str, ...]) -> None:
     assert "--keep-labels" in str(refused.value)
 
 
+def test_a_set_whose_scans_share_no_label_is_refused() -> None:
+    """No pair could ever be drawn from it."""
+    with pytest.raises(VolumeError, match="share a label in one"):
+        with_labels([[scan("a", (0, 2), 1), scan("b", (2, 6), 2)]], FILES[:1], ())
+
+
 def test_a_part_of_the_pairs_carries_labels() -> None:
     config = FitConfig(FILES, "out", pairs=8, labelled=0.5)
     source = PairSource(config, two_sets(), torch.device("cpu"))
@@ -77,8 +83,8 @@ def test_label_maps_are_kept_on_the_prepared_slices_when_asked_for(tmp_path: Pat
     folder = tmp_path / "scans"
     folder.mkdir()
     image = np.random.default_rng(0).normal(100, 20, (6, 40, 24)).astype(np.float32)
-    labels = np.zeros(image.shape, np.uint8)
-    labels[2:4, 10:30, 6:18] = 3
+    labels = np.zeros(image.shape, np.uint16)
+    labels[2:4, 10:30, 6:18] = 300
     geometry = Geometry((24, 40, 6), (2.0, 2.0, 5.0))
     Volume(image, geometry).write(folder / "p_image.nii.gz")
     Volume(labels, geometry).write(folder / "p_label.nii.gz")
@@ -89,7 +95,7 @@ def test_label_maps_are_kept_on_the_prepared_slices_when_asked_for(tmp_path: Pat
     (file,) = prepare_folder(folder, tmp_path / "cache", PrepareConfig(min_size=50, size=64, keep_labels=True)).done
     kept = load_scan(file)
     assert file.read_bytes() == before and file.with_name("p" + LABELS).exists()
-    assert kept.drawn is not None and kept.drawn.shape == kept.image.shape and kept.drawn.dtype == np.uint8
-    assert np.array_equal((kept.drawn == 3).any((1, 2)), kept.shows([3])[:, 0])
-    rows, columns = (np.flatnonzero((kept.drawn == 3).any(axes)) for axes in ((0, 2), (0, 1)))
+    assert kept.drawn is not None and kept.drawn.shape == kept.image.shape and kept.drawn.dtype == np.uint16
+    assert np.array_equal((kept.drawn == 300).any((1, 2)), kept.shows([300])[:, 0])
+    rows, columns = (np.flatnonzero((kept.drawn == 300).any(axes)) for axes in ((0, 2), (0, 1)))
     assert abs(rows.mean() - 32) < 2 and abs(columns.mean() - 32) < 2  # the organ lay in the middle, and the slice is padded

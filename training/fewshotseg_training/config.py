@@ -92,7 +92,7 @@ class FitConfig:
             *([f"ema = {self.ema}"] if not 0 <= self.ema < 1 else []),
             *([f"labelled = {self.labelled}"] if not 0 <= self.labelled <= 1 else []),
             *([f"keep_base = {self.keep_base}"] if not 0 <= self.keep_base < 1 else []),
-            *(["keep_base without a base"] if self.keep_base and not self.base else []),
+            *(["keep_base without an encoder's base"] if self.keep_base and (not self.base or self.method == "flow") else []),
             *([f"schedule = {self.schedule}"] if self.schedule not in ("poly", "cosine", "decay", "constant") else []),
             *([f"optimiser = {self.optimiser}"] if self.optimiser not in ("sgd", "adam") else []),
             *([f"exclude_rule = {self.exclude_rule}"] if self.exclude_rule not in ("any", "all") else []),

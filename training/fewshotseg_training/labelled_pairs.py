@@ -6,6 +6,7 @@ large dark one are the same organ.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from FewShotSegLib.errors import VolumeError
 def with_labels(
     sets: Sequence[Sequence[TrainingScan]], files: Sequence[Sequence[str]], wanted: Sequence[str]
 ) -> list[list[TrainingScan]]:
-    """The scans of each data set that keep their labels, of sets with at least two; `wanted`: names of sets, all without any.
+    """The scans that keep their labels, of each data set in which two share one; `wanted`: names of sets, all without any.
 
     Raises:
         VolumeError: no such set, or a wanted one that is not there.
@@ -31,15 +32,19 @@ def with_labels(
         for name, scans in zip(names, sets, strict=True)
         if not wanted or name in wanted
     }
-    usable = [scans for scans in kept.values() if len(scans) > 1]
-    strange = [name for name in wanted if len(kept.get(name, [])) < 2]
+    usable = [scans for scans in kept.values() if _share_a_label(scans)]
+    strange = [name for name in wanted if not _share_a_label(kept.get(name, []))]
     if strange or not usable:
         raise VolumeError(
-            f"Labels of two scans each are wanted of {', '.join(strange or names)}; they are not there",
+            f"No two scans that share a label in {', '.join(strange or names)}",
             "scans that were prepared beside their label maps with --keep-labels",
             "prepare them so, or train without --labelled",
         )
     return usable
+
+
+def _share_a_label(scans: Sequence[TrainingScan]) -> bool:
+    return any(count > 1 for count in Counter(label for scan in scans for label in scan.labels).values())
 
 
 def draw_labelled_pair(sets: Sequence[Sequence[TrainingScan]], rng: np.random.Generator) -> tuple[Tensor, ...]:

@@ -157,7 +157,7 @@ def prepare_scan(scan: FoundScan, out: Path, config: PrepareConfig, *, key: str 
         shown = [(slices.labels == v).any((1, 2)) for v in values]
         arrays |= {"labels": np.array(values, int), "present": np.stack(shown, 1) if shown else np.zeros((len(image), 0), bool)}
         if config.keep_labels:
-            _save_beside(out, LABELS, slices.labels.astype(np.uint8))
+            _save_beside(out, LABELS, slices.labels.astype(np.uint16))
     if config.superpixels:
         save_superpixels(out, slices.values, config.superpixel_size)
     save_scan(out, arrays)

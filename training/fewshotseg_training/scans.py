@@ -28,7 +28,7 @@ class TrainingScan:
     superpixels: (z, y, x) uint16, or None.
     present: (z, labels) bool, which labels of `labels` a slice shows; only to leave slices out (setting 2), and only of scans
     that were prepared beside a label map.
-    drawn: (z, y, x) uint8, that label map, or None; only for trainings that are told to use labels.
+    drawn: (z, y, x) uint16, that label map, or None; only for trainings that are told to use labels.
     """
 
     name: str
