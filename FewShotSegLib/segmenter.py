@@ -148,7 +148,7 @@ class Segmenter:
             encoded = self._encode_supports(known, pixel_mm, report)
             job = _Job(encoded, organs, own, extent, len(kinds_of(images)) == 1, choose, report)
             result = self._solve(job, query)
-            turn = Turn() if own is not None else self._turn(result)
+            turn = self._turn(job, result)
             if turn != Turn():
                 turned = self._solve(job, turn.of(query))
                 if turned.certainty > result.certainty:
@@ -187,10 +187,11 @@ class Segmenter:
         index, probabilities, confidence = self._finish(answer, scan, job.own, pieces)
         return _Result(Solved(encoded, scan, answer, index), probabilities, confidence)
 
-    def _turn(self, result: _Result) -> Turn:
-        """How the query has to be laid to lie like the support; only asked where the result is unsure."""
+    def _turn(self, job: _Job, result: _Result) -> Turn:
+        """How the query has to be laid to lie like the support; only asked where the result in another scan is unsure."""
         scan, support = result.solved.scan, result.solved.supports[0].scan
-        if not self.config.turns or self.runner.volumetric or result.certainty >= UNSURE or not can_be_turned(scan):
+        asked = self.config.turns and job.own is None and not self.runner.volumetric
+        if not asked or result.certainty >= UNSURE or not can_be_turned(scan):
             return Turn()
         return find_turn(scan, support, self.runner)
 

@@ -11,10 +11,17 @@ from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.annotation import SliceRule
 from FewShotSegLib.evaluation.baselines import list_baselines
 from FewShotSegLib.methods import list_methods
+from FewShotSegLib.turns import Turn
 
 Protocol = Literal["oracle-z", "full-volume", "same-scan"]
-LAYS = ("as-it-is", "left-right", "front-back", "half-turn", "quarter-turn")
-"""Ways to lay a query; the first changes nothing."""
+LAYS = {
+    "as-it-is": Turn(),
+    "left-right": Turn(columns=True),
+    "front-back": Turn(rows=True),
+    "half-turn": Turn(rows=True, columns=True),
+    "quarter-turn": Turn(swapped=True, rows=True),
+}
+"""Ways to lay a query."""
 
 SCORED = {
     "full-volume": "scored: every slice",
@@ -82,7 +89,7 @@ class EvaluateConfig:
         _check_choice("method", self.method, (*list_methods(), *list_baselines()))
         _check_choice("protocol", self.protocol, get_args(Protocol))
         _check_choice("slice_rule", self.slice_rule, get_args(SliceRule))
-        _check_choice("lay", self.lay, LAYS)
+        _check_choice("lay", self.lay, tuple(LAYS))
         for name, least in (("slices_drawn", 1), ("limit", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -94,7 +101,7 @@ class EvaluateConfig:
         if self.shots != 1 and (self.shots < 1 or self.support != "last" or self.protocol == "same-scan"):
             found = f"shots = {self.shots} with support = {self.support!r}, protocol = {self.protocol!r}"
             raise ConfigError(found, "1 or more; more than 1 with the support 'last' and another protocol than same-scan")
-        if self.lay != LAYS[0] and self.protocol == "same-scan":
+        if LAYS[self.lay] != Turn() and self.protocol == "same-scan":
             raise ConfigError(f"lay = {self.lay!r} in the same scan", "a protocol with another scan as support")
         if self.support_data is not None and (self.support != "last" or self.protocol == "same-scan"):
             found = f"Supports from {self.support_data} with support = {self.support!r}, protocol = {self.protocol!r}"
@@ -138,7 +145,7 @@ class EvaluateConfig:
             support = f"{self.shots} scans together, {'from the last one on' if self.folds else 'the last ones'}"
         if self.support_data is not None:
             support += f" of {Path(self.support_data).resolve().name}, in place of that"
-        laid = "" if self.lay == LAYS[0] else f" Queries are laid {self.lay}."
+        laid = "" if LAYS[self.lay] == Turn() else f" Queries are laid {self.lay}."
         taught = f"Support: {support} of the list, {drawn} drawn. {folds}, {models}."
         return f"{self.protocol}, {SCORED[self.protocol]}. {taught}{laid}"
 

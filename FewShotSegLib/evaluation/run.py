@@ -26,20 +26,12 @@ from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
 from FewShotSegLib.support import Organ, Support
-from FewShotSegLib.turns import Turn
 from FewShotSegLib.volume import Volume
 
 __all__ = ["EvaluateConfig", "EvaluationResult", "create_segmenter", "evaluate"]
 
 FINDS_ITS_SLICES = ("match",)
 """Methods that never need to be told on which slices an organ lies."""
-TURNS = dict(
-    zip(
-        LAYS,
-        (Turn(), Turn(columns=True), Turn(rows=True), Turn(rows=True, columns=True), Turn(swapped=True, rows=True)),
-        strict=True,
-    )
-)
 
 
 class Segmenting(Protocol):
@@ -155,7 +147,7 @@ class _Run:
             known = self.journal.find(pair, _model(segmenter))
             if known is None:
                 image, truth = drawn[0] if own and case == task.support else self.dataset.load(case)
-                query = Case(TURNS[self.config.lay].of(image), truth)
+                query = Case(LAYS[self.config.lay].of(image), truth)
                 known = self._scan(pair, supports, query, segmenter)
                 self.journal.add(known)
             self.told = known.told
