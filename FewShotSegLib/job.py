@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from FewShotSegLib.files import write_json
 from FewShotSegLib.job_output import check_place, probability_file, record_file, spare, targets, write_result
 from FewShotSegLib.progress import Progress
 from FewShotSegLib.provenance import record_of
+from FewShotSegLib.relays import ScanList
 from FewShotSegLib.report import ReportJob, write_report
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import Segmenter, SegmenterConfig
@@ -93,6 +94,9 @@ class Listener:
     def progressed(self, progress: Progress) -> None:
         """The current query came a step further."""
 
+    def postponed(self, query: Path) -> None:
+        """A query's files are written, but the result is unsure: it will be started again when all others are done."""
+
     def finished(self, outcome: Outcome) -> None:
         """A query's files are written, or it failed."""
 
@@ -136,7 +140,8 @@ class _Run:
         check_place(self.record)
         self.segmenter = Segmenter(job.config)
         self.supports = [_read(drawing, job) for drawing in job.drawings]
-        self.outcomes: list[Outcome] = []
+        self.scans = ScanList(self.segmenter, self.supports, len(job.queries))
+        self.outcomes: dict[int, Outcome] = {}
 
     def everything(self) -> list[Outcome]:
         pages = self._queries()
@@ -147,36 +152,58 @@ class _Run:
             pass
         self._stop_if_asked()
         write_json(self.record, self._facts())
-        return self.outcomes
+        return [self.outcomes[number] for number in sorted(self.outcomes)]
 
     def _queries(self) -> Iterator[ReportJob]:
-        """Segment query after query; what succeeds is yielded for the report."""
-        for query, target in zip(self.job.queries, self.targets, strict=True):
-            self._stop_if_asked()
-            self.listener.started(query)
+        """Segment query after query, then unsure ones again; what succeeds is yielded for the report."""
+        for number, query in enumerate(self.job.queries):
             try:
-                page, outcome = self._query(query, target)
+                page = self._query(number, self.scans.first)
             except Cancelled:
                 raise
             except FewShotSegError as error:
                 if len(self.targets) == 1:
                     raise
-                page, outcome = None, Outcome(query, target, error=error)
-            self.outcomes.append(outcome)
-            self.listener.finished(outcome)
+                page, self.outcomes[number] = None, Outcome(query, self.targets[number], error=error)
+            if number in self.scans.unsure:
+                self.listener.postponed(query)
+            else:
+                self.listener.finished(self.outcomes[number])
+            if page is not None:
+                yield page
+        for number in self.scans.unsure:
+            page = self._again(number)
+            self.listener.finished(self.outcomes[number])
             if page is not None:
                 yield page
 
-    def _query(self, query: Path, target: Path) -> tuple[ReportJob, Outcome]:
+    def _again(self, number: int) -> ReportJob | None:
+        """Segment an unsure query again; where that is impossible its first result stands."""
+        if not self.scans.can_help(number):
+            return None
+        try:
+            return self._query(number, self.scans.again)
+        except Cancelled:
+            raise
+        except FewShotSegError as error:
+            first = self.outcomes[number]
+            self.outcomes[number] = replace(first, notes=(*first.notes, f"It could not be segmented a second time. {error}"))
+            return None
+
+    def _query(self, number: int, segment: Callable[..., Segmentation]) -> ReportJob:
+        """Segment a query and write its files."""
+        query, target = self.job.queries[number], self.targets[number]
+        self._stop_if_asked()
+        self.listener.started(query)
         volume = self._volume(query)
-        done = self.segmenter.segment(self.supports, volume, progress=self.listener.progressed, cancel=self.listener.cancelled)
+        done = segment(number, volume, progress=self.listener.progressed, cancel=self.listener.cancelled)
         self._stop_if_asked()
         settings = self._settings(target)
         write_result(done, target, query, volume.series.uid if volume.series else None, settings)
         if done.probabilities is not None:
             done.write_probabilities(probability_file(target))
-        outcome = Outcome(query, target, found_organs(done), done.notes, done.seconds)
-        return ReportJob(volume, done, settings=settings), outcome
+        self.outcomes[number] = Outcome(query, target, found_organs(done), done.notes, done.seconds)
+        return ReportJob(volume, done, settings=settings, key=str(number))
 
     def _settings(self, target: Path) -> dict[str, str]:
         """What the report says about how a result was made."""
@@ -201,7 +228,7 @@ class _Run:
         return {
             **record_of(self.segmenter),
             "supports": [_drawing_record(*pair) for pair in zip(job.drawings, self.supports, strict=True)],
-            "queries": [_outcome_record(outcome) for outcome in self.outcomes],
+            "queries": [_outcome_record(self.outcomes[number]) for number in sorted(self.outcomes)],
         }
 
 

@@ -59,6 +59,11 @@ class Segmentation:
         if self.labels.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"labels are {self.labels.dtype}, not uint8 or uint16")
 
+    @property
+    def certainty(self) -> float:
+        """Mean confidence over all organs, 0..1; one that was not found has none."""
+        return certainty_of(self.confidence)
+
     def mask(self, organ: Organ | str | int) -> np.ndarray:
         """Voxels of one organ, given itself, by name or by label; bool (z, y, x). KeyError for an unknown organ."""
         for known in self.organs:
@@ -111,6 +116,11 @@ class Segmentation:
         image.SetMetaData("axis 0 index type", "text")
         image.SetMetaData("axis 0 index values", " ".join(_frame_name(organ) for organ in self.organs))
         return write_image(image, path)
+
+
+def certainty_of(confidence: np.ndarray) -> float:
+    """Mean of confidences (organ,); NaN, of an organ that was not found, counts as 0."""
+    return float(np.nan_to_num(confidence).mean())
 
 
 def _frame_name(organ: Organ) -> str:

@@ -28,11 +28,11 @@ from FewShotSegLib.methods import create_method
 from FewShotSegLib.organs import Organ
 from FewShotSegLib.pieces import keep_largest, keep_touching
 from FewShotSegLib.progress import OnProgress, Reporter, ShouldCancel
-from FewShotSegLib.segmentation import Segmentation
+from FewShotSegLib.segmentation import Segmentation, certainty_of
 from FewShotSegLib.segmenter_config import DEFAULT_CHECKPOINT, SegmenterConfig
 from FewShotSegLib.strategies import Answer, Extents
 from FewShotSegLib.support import Support
-from FewShotSegLib.turns import UNSURE, Turn, can_be_turned, find_turn
+from FewShotSegLib.turns import AS_IT_IS, UNSURE, Turn, can_be_turned, find_turn
 from FewShotSegLib.volume import Volume
 
 __all__ = ["DEFAULT_CHECKPOINT", "Segmenter", "SegmenterConfig", "Solved", "is_same_scan"]
@@ -42,13 +42,14 @@ __all__ = ["DEFAULT_CHECKPOINT", "Segmenter", "SegmenterConfig", "Solved", "is_s
 class Solved:
     """How a query was solved, in the terms of the network: for whoever judges a result.
 
-    index: the final labels (z, y, x), 1.. = organs in order, on the query's voxels.
+    index: the final labels (z, y, x), 1.. = organs in order, on the query's voxels. turn: how the query was laid for it.
     """
 
     supports: Sequence[EncodedSupport]
     scan: EncodedScan
     answer: Answer
     index: np.ndarray
+    turn: Turn = AS_IT_IS
 
 
 Choose = Callable[[EncodedScan, Sequence[EncodedSupport]], Sequence[int]]
@@ -79,7 +80,7 @@ class _Result:
     @property
     def certainty(self) -> float:
         """Mean confidence over all organs; one that was not found has none."""
-        return float(np.nan_to_num(self.confidence.organs).mean())
+        return certainty_of(self.confidence.organs)
 
 
 class Segmenter:
@@ -149,8 +150,8 @@ class Segmenter:
             job = _Job(encoded, organs, own, extent, len(kinds_of(images)) == 1, choose, report)
             result = self._solve(job, query)
             turn = self._turn(job, result)
-            if turn != Turn():
-                turned = self._solve(job, turn.of(query))
+            if turn != AS_IT_IS:
+                turned = self._solve(job, query, turn)
                 if turned.certainty > result.certainty:
                     result = turned
                     notes.append(turn.note)
@@ -171,12 +172,12 @@ class Segmenter:
             time.monotonic() - started,
         )
 
-    def _solve(self, job: _Job, query: Volume) -> _Result:
+    def _solve(self, job: _Job, query: Volume, turn: Turn = AS_IT_IS) -> _Result:
         """Encode the query, unless it is the support's own scan, find the organs in it and label its voxels."""
         encoded = job.supports
         scan = encoded[0].scan
         if job.own is None:
-            scan = self._encode_query(query, scan.grid.pixel_mm, job.report)
+            scan = self._encode_query(turn.of(query), scan.grid.pixel_mm, job.report)
             encoded = encoded if job.choose is None else [encoded[i] for i in job.choose(scan, encoded)]
         job.report.step("finding the organs", 0.0)
         told = _on_encoded(job.extent, scan, job.organs)
@@ -185,14 +186,14 @@ class Segmenter:
         task = strategies.Task(encoded, scan, told, job.own is not None, encode, pieces, job.alike)
         answer = strategies.answer(self.method, self.config.strategy, task, lambda p: job.report.step("finding the organs", p))
         index, probabilities, confidence = self._finish(answer, scan, job.own, pieces)
-        return _Result(Solved(encoded, scan, answer, index), probabilities, confidence)
+        return _Result(Solved(encoded, scan, answer, index, turn), probabilities, confidence)
 
     def _turn(self, job: _Job, result: _Result) -> Turn:
         """How the query has to be laid to lie like the support; only asked where the result in another scan is unsure."""
         scan, support = result.solved.scan, result.solved.supports[0].scan
         asked = self.config.turns and job.own is None and not self.runner.volumetric
         if not asked or result.certainty >= UNSURE or not can_be_turned(scan):
-            return Turn()
+            return AS_IT_IS
         return find_turn(scan, support, self.runner)
 
     def _for_kinds(self, images: Sequence[Volume]) -> Segmenter | None:

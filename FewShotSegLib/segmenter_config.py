@@ -22,6 +22,8 @@ class SegmenterConfig:
         different kinds (see `kinds`).
     turns: where a result is unsure, look whether the scan is mirrored or turned against the drawn one, and lay it right (see
         `turns.py`).
+    relays: in a list of scans, segment those with an unsure result once more, taught by the surest results of the others as well
+        (with `match`; see `relays.py`).
     device: "auto", "cpu", "cuda" or "mps"; batch: slices encoded at once (of more, a CPU's cache holds less).
     every_mm: slices are thinned to about this distance; between them the result is interpolated.
     refine: let borders follow the edges of the image (not with a `faithful` method: those are upsampled as published).
@@ -36,6 +38,7 @@ class SegmenterConfig:
     checkpoint: str = DEFAULT_CHECKPOINT
     across: bool = True
     turns: bool = True
+    relays: bool = True
     device: str = "auto"
     batch: int = 4
     every_mm: float = 5.0

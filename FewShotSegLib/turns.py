@@ -55,7 +55,7 @@ class Turn:
 
     def of(self, volume: Volume) -> Volume:
         """The same voxels, said to lie in the patient as they do after the turn."""
-        if self == Turn():
+        if self == AS_IT_IS:
             return volume
         exchanged = np.eye(3)[[1, 0, 2]] if self.swapped else np.eye(3)
         matrix = np.diag([-1.0 if self.columns else 1.0, -1.0 if self.rows else 1.0, 1.0]) @ exchanged
@@ -65,8 +65,9 @@ class Turn:
         return replace(volume, geometry=geometry)
 
 
+AS_IT_IS = Turn()
 NAMES = {
-    Turn(): "as it is",
+    AS_IT_IS: "as it is",
     Turn(columns=True): "mirrored left to right",
     Turn(rows=True): "mirrored front to back",
     Turn(rows=True, columns=True): "turned by 180 degrees",
@@ -86,11 +87,11 @@ def can_be_turned(scan: EncodedScan) -> bool:
 
 
 def find_turn(query: EncodedScan, support: EncodedScan, runner: FeatureRunner) -> Turn:
-    """The way to lay the query so that it lies like the support; `Turn()` unless another one is clearly better."""
+    """The way to lay the query so that it lies like the support; `AS_IT_IS` unless another one is clearly better."""
     known, pixels = _cells(_some(support, ANSWERING), runner), _some(query, ASKING)
     alike = {turn: _likeness(_cells(turn.of_slices(pixels), runner), known) for turn in NAMES}
     best = max(alike, key=lambda turn: alike[turn])
-    return best if alike[best] > alike[Turn()] + CLEARLY else Turn()
+    return best if alike[best] > alike[AS_IT_IS] + CLEARLY else AS_IT_IS
 
 
 def _some(scan: EncodedScan, count: int) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,9 @@ from FewShotSegLib.progress import Progress, ShouldCancel
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter_config import SegmenterConfig
 from FewShotSegLib.support import Support
-from FewShotSegLib.volume import Volume
 
 if TYPE_CHECKING:
+    from FewShotSegLib.relays import ScanList
     from FewShotSegLib.segmenter import Segmenter
 
 LOADING = "loading the model"
@@ -52,16 +53,51 @@ class Worker:
         _stop_if(should_cancel)
         self._supports = tuple(_known(support, self._supports) for support in job.supports)
         clock = _Clock(len(job.queries), emit)
-        for index, query in enumerate(job.queries):
+        scans = self._list(len(job.queries))
+        unsure: dict[int, Segmentation] = {}
+        try:
+            for index, query in enumerate(job.queries):
+                try:
+                    _stop_if(should_cancel)
+                    done = scans.first(index, query, progress=clock.tell, cancel=should_cancel)
+                    if index in scans.unsure:
+                        unsure[index] = done
+                    else:
+                        emit(ResultEvent(index, done))
+                except Cancelled:
+                    raise
+                except Exception as error:
+                    emit(FailedEvent(index, self._message(error)))
+                    self._load(job.config)
+                    scans.segmenter = self._ready
+                clock.next(more=index in unsure)
+            self._again(job, scans, unsure, clock, emit, should_cancel)
+        finally:
+            for index, done in unsure.items():
+                emit(ResultEvent(index, done))
+        return DoneEvent()
+
+    def _again(
+        self,
+        job: Job,
+        scans: ScanList,
+        unsure: dict[int, Segmentation],
+        clock: _Clock,
+        emit: Callable[[Event], None],
+        should_cancel: ShouldCancel,
+    ) -> None:
+        """Segment unsure scans again and take them out of `unsure`. Where that goes wrong, they keep their first results."""
+        for index in filter(scans.can_help, scans.unsure):
+            clock.turn_to(index)
             try:
-                emit(ResultEvent(index, self._segment(query, clock, should_cancel)))
+                done = scans.again(index, job.queries[index], progress=clock.tell, cancel=should_cancel)
             except Cancelled:
                 raise
             except Exception as error:
-                emit(FailedEvent(index, self._message(error)))
-                self._load(job.config)
+                logger.warning("An unsure scan keeps its first result: %s", self._message(error))
+                return
+            emit(ResultEvent(index, replace(done, seconds=done.seconds + unsure.pop(index).seconds)))
             clock.next()
-        return DoneEvent()
 
     def _load(self, config: SegmenterConfig) -> None:
         """Make the segmenter ready for this configuration."""
@@ -71,10 +107,15 @@ class Worker:
             self._segmenter = None  # first: two models may not fit
             self._segmenter, self._config = Segmenter(config), config
 
-    def _segment(self, query: Volume, clock: _Clock, should_cancel: ShouldCancel) -> Segmentation:
+    @property
+    def _ready(self) -> Segmenter:
         assert self._segmenter is not None
-        _stop_if(should_cancel)
-        return self._segmenter.segment(self._supports, query, progress=clock.tell, cancel=should_cancel)
+        return self._segmenter
+
+    def _list(self, count: int) -> ScanList:
+        from FewShotSegLib.relays import ScanList
+
+        return ScanList(self._ready, self._supports, count)
 
     def _message(self, error: BaseException) -> str:
         if isinstance(error, FewShotSegError):
@@ -92,11 +133,11 @@ ROOM = "What to do: close other programs or scans, crop the scan, or choose the 
 
 
 class _Clock:
-    """Progress of one query as progress of the whole job, not oftener than anybody reads."""
+    """Progress of one query as progress of the whole job, which never goes back; not oftener than anybody reads."""
 
     def __init__(self, count: int, emit: Callable[[Event], None]) -> None:
         self._count, self._emit = count, emit
-        self._index, self._told = 0, -math.inf
+        self._query, self._done, self._fraction, self._told = 0, 0, 0.0, -math.inf
         self._started = self._begun = time.monotonic()
 
     def tell(self, progress: Progress) -> None:
@@ -104,12 +145,19 @@ class _Clock:
         if now - self._told < EVERY_S:
             return
         self._told = now
-        mean = (self._begun - self._started) / self._index if self._index else now - self._begun + progress.seconds_left
-        left = progress.seconds_left + mean * (self._count - self._index - 1)
-        self._emit(ProgressEvent(self._index, progress.stage, (self._index + progress.fraction) / self._count, left))
+        mean = (self._begun - self._started) / self._done if self._done else now - self._begun + progress.seconds_left
+        left = progress.seconds_left + mean * (self._count - self._done - 1)
+        self._fraction = max(self._fraction, (self._done + progress.fraction) / self._count)
+        self._emit(ProgressEvent(self._query, progress.stage, self._fraction, left))
 
-    def next(self) -> None:
-        self._index, self._begun = self._index + 1, time.monotonic()
+    def next(self, *, more: bool = False) -> None:
+        """A query is segmented; `more`: it will be once more."""
+        self._count += more
+        self._query, self._done, self._begun = self._query + 1, self._done + 1, time.monotonic()
+
+    def turn_to(self, query: int) -> None:
+        """The next to be segmented is this query."""
+        self._query = query
 
 
 def _stop_if(should_cancel: ShouldCancel) -> None:

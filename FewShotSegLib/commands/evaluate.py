@@ -32,6 +32,9 @@ def evaluate(
     ] = None,
     lay: Annotated[str, typer.Option(help="Lay queries left-right, front-back, half-turn or quarter-turn.")] = "as-it-is",
     turns: Annotated[bool, typer.Option(help="Let the method find out that a scan lies differently.")] = True,
+    together: Annotated[
+        bool, typer.Option("--together", help="Queries are one list: its surest results teach its unsure scans as well.")
+    ] = False,
     folds: Annotated[bool, typer.Option("--folds", help="The papers' five folds.")] = False,
     fold: Annotated[list[int] | None, typer.Option(help="Only this fold, 0 to 4; repeat for more.")] = None,
     organ: Annotated[list[str] | None, typer.Option(help="Organ to score, by name or number; repeat for more.")] = None,
@@ -58,6 +61,7 @@ def evaluate(
         support_data=support_data,
         lay=lay,
         turns=turns,
+        together=together,
         folds=tuple(fold) if fold else folds,
         organs=tuple(organ) if organ else None,
         checkpoint=checkpoint,

@@ -43,6 +43,10 @@ def segment(
     result_format: Annotated[
         str, typer.Option("--format", help="Of results in a folder: seg.nrrd, nii.gz, nrrd, mha, or dicom-seg for DICOM queries.")
     ] = "seg.nrrd",
+    turns: Annotated[bool, typer.Option(help="Where a result is unsure, look whether the scan is mirrored or turned.")] = True,
+    relays: Annotated[
+        bool, typer.Option(help="Segment unsure scans of a list once more, taught by the surest results of the others as well.")
+    ] = True,
     series: Annotated[
         str | None,
         typer.Option(help="Series of a DICOM query that holds several: UID, number or description.", show_default="longest"),
@@ -64,6 +68,8 @@ def segment(
     drawings = options.drawings(support_image, support_labels, support_slices, support_series)
     chosen, names = options.organs(organ)
     config = SegmenterConfig(
+        turns=turns,
+        relays=relays,
         method=method,
         options=options.method_options(option),
         strategy=strategy,
@@ -105,6 +111,9 @@ def _listener(bars: Bars, cancelled: Callable[[], bool]) -> Listener:
 
         def progressed(self, progress: Progress) -> None:
             bars.move(self.bar, progress)
+
+        def postponed(self, query: Path) -> None:
+            bars.end(self.bar, "unsure: once more at the end")
 
         def finished(self, outcome: Outcome) -> None:
             bars.end(self.bar, "failed" if outcome.error else f"done in {outcome.seconds:.1f} s")

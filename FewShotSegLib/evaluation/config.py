@@ -11,11 +11,11 @@ from FewShotSegLib.errors import ConfigError
 from FewShotSegLib.evaluation.annotation import SliceRule
 from FewShotSegLib.evaluation.baselines import list_baselines
 from FewShotSegLib.methods import list_methods
-from FewShotSegLib.turns import Turn
+from FewShotSegLib.turns import AS_IT_IS, Turn
 
 Protocol = Literal["oracle-z", "full-volume", "same-scan"]
 LAYS = {
-    "as-it-is": Turn(),
+    "as-it-is": AS_IT_IS,
     "left-right": Turn(columns=True),
     "front-back": Turn(rows=True),
     "half-turn": Turn(rows=True, columns=True),
@@ -51,6 +51,8 @@ class EvaluateConfig:
         lay: how queries are laid before they are given, and with them their truth: a key of `LAYS`, as if a patient lay
             differently or a file named its axes wrongly.
         turns: whether the Segmenter may find that out, see `SegmenterConfig`.
+        together: the queries of a support are one list, whose surest results teach its unsure scans as well (see `relays.py`);
+            otherwise each query is segmented as if it were the only one.
         folds: True for all five folds, or their numbers; False takes all scans as one list.
         organs: names or label numbers; None for what the dataset scores.
         checkpoint: one for all scans; None for the default one; `untrained`, or `untrained:WEIGHTS`: see `untrained.py`.
@@ -75,6 +77,7 @@ class EvaluateConfig:
     support_data: str | Path | None = None
     lay: str = "as-it-is"
     turns: bool = True
+    together: bool = False
     folds: bool | tuple[int, ...] = False
     organs: tuple[str | int, ...] | None = None
     checkpoint: str | None = None
@@ -101,13 +104,15 @@ class EvaluateConfig:
         if self.shots != 1 and (self.shots < 1 or self.support != "last" or self.protocol == "same-scan"):
             found = f"shots = {self.shots} with support = {self.support!r}, protocol = {self.protocol!r}"
             raise ConfigError(found, "1 or more; more than 1 with the support 'last' and another protocol than same-scan")
-        if LAYS[self.lay] != Turn() and self.protocol == "same-scan":
+        if LAYS[self.lay] != AS_IT_IS and self.protocol == "same-scan":
             raise ConfigError(f"lay = {self.lay!r} in the same scan", "a protocol with another scan as support")
         if self.support_data is not None and (self.support != "last" or self.protocol == "same-scan"):
             found = f"Supports from {self.support_data} with support = {self.support!r}, protocol = {self.protocol!r}"
             raise ConfigError(found, "the support 'last' and another protocol than same-scan")
         if self.shots != 1 and self.method in list_baselines():
             raise ConfigError(f"{self.shots} shots with the baseline {self.method}", "1: baselines learn from one scan")
+        if self.together and (self.protocol == "same-scan" or self.method != "match"):
+            raise ConfigError(f"together with {self.method} in {self.protocol}", "the method match, and another scan as support")
         self._check_checkpoints()
 
     def _check_checkpoints(self) -> None:
@@ -145,7 +150,9 @@ class EvaluateConfig:
             support = f"{self.shots} scans together, {'from the last one on' if self.folds else 'the last ones'}"
         if self.support_data is not None:
             support += f" of {Path(self.support_data).resolve().name}, in place of that"
-        laid = "" if LAYS[self.lay] == Turn() else f" Queries are laid {self.lay}."
+        laid = "" if LAYS[self.lay] == AS_IT_IS else f" Queries are laid {self.lay}."
+        if self.together:
+            laid += " The queries of a support are segmented as one list."
         taught = f"Support: {support} of the list, {drawn} drawn. {folds}, {models}."
         return f"{self.protocol}, {SCORED[self.protocol]}. {taught}{laid}"
 

@@ -23,6 +23,7 @@ from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_fa
 from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
 from FewShotSegLib.evaluation.tasks import Task, plan, taught_by
 from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
+from FewShotSegLib.relays import ScanList
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import DEFAULT_CHECKPOINT, Segmenter, SegmenterConfig
 from FewShotSegLib.support import Organ, Support
@@ -137,22 +138,55 @@ class _Run:
 
     def task(self, task: Task) -> Iterator[list[Record]]:
         """The records of each query of one support; none where the support has none of the organs."""
-        drawn = [self._teacher(case) for case in (task.support, *task.beside)]
-        supports, own = self._supports(drawn), self.teachers is self.dataset
-        for case in task.queries:
-            if not supports:
-                yield []
-                continue
-            pair, segmenter = Pair(task.fold, task.support, case), self._segmenter(task.fold)
-            known = self.journal.find(pair, _model(segmenter))
-            if known is None:
-                image, truth = drawn[0] if own and case == task.support else self.dataset.load(case)
-                query = Case(LAYS[self.config.lay].of(image), truth)
-                known = self._scan(pair, supports, query, segmenter)
-                self.journal.add(known)
+        supports = self._supports([self._teacher(case) for case in (task.support, *task.beside)])
+        if not supports:
+            yield from ([] for _ in task.queries)
+            return
+        for known in (self._together if self.config.together else self._one_by_one)(task, supports):
             self.told = known.told
             self.notes += known.notes
             yield list(known.records)
+
+    def _one_by_one(self, task: Task, supports: Sequence[Support]) -> Iterator[Measured]:
+        """Each query as if it were the only one."""
+        segmenter = self._segmenter(task.fold)
+        for case in task.queries:
+            pair = Pair(task.fold, task.support, case)
+            known = self.journal.find(pair, _model(segmenter))
+            if known is None:
+                known = self._scan(pair, supports, self._query(case), segmenter)
+                self.journal.add(known)
+            yield known
+
+    def _together(self, task: Task, supports: Sequence[Support]) -> Iterator[Measured]:
+        """All queries as one list; its results depend on one another, so that they are kept when all are there."""
+        segmenter = self._segmenter(task.fold)
+        pairs = [Pair(task.fold, task.support, case) for case in task.queries]
+        known = [self.journal.find(pair, _model(segmenter)) for pair in pairs]
+        found = {number: measured for number, measured in enumerate(known) if measured is not None}
+        if len(found) < len(pairs):
+            assert isinstance(segmenter, Segmenter)  # as the configuration says: the method is match
+            found = self._list(pairs, supports, ScanList(segmenter, supports, len(pairs)))
+            for measured in found.values():
+                self.journal.add(measured)
+        yield from found.values()
+
+    def _list(self, pairs: Sequence[Pair], supports: Sequence[Support], scans: ScanList) -> dict[int, Measured]:
+        found: dict[int, Measured] = {}
+        for number, pair in enumerate(pairs):
+            query = self._query(pair.case)
+            done = scans.first(number, query.image)
+            found[number] = self._measured(pair, supports, query, scans.segmenter, done, done.seconds)
+        for number in filter(scans.can_help, scans.unsure):
+            query = self._query(pairs[number].case)
+            done = scans.again(number, query.image)
+            seconds = found[number].records[0].seconds + done.seconds
+            found[number] = self._measured(pairs[number], supports, query, scans.segmenter, done, seconds)
+        return found
+
+    def _query(self, case: str) -> Case:
+        image, truth = self.dataset.load(case)
+        return Case(LAYS[self.config.lay].of(image), truth)
 
     def _teacher(self, case: str) -> tuple[Volume, np.ndarray]:
         """A support scan and its labels, numbered as the evaluated dataset's."""
@@ -183,8 +217,19 @@ class _Run:
         found = segmenter.segment(
             support if len(supports) == 1 else supports, query.image, extent=query.extents(support.organs) if told else None
         )
-        seconds = time.perf_counter() - start
-        records = score_scan(pair, query, support, found, self.config.protocol, seconds)
+        return self._measured(pair, supports, query, segmenter, found, time.perf_counter() - start)
+
+    def _measured(
+        self,
+        pair: Pair,
+        supports: Sequence[Support],
+        query: Case,
+        segmenter: Segmenting,
+        found: Segmentation,
+        seconds: float,
+    ) -> Measured:
+        told = is_told(self.config, segmenter)
+        records = score_scan(pair, query, supports[0], found, self.config.protocol, seconds)
         notes = tuple(f"{pair.case}: {note}" for note in found.notes)
         return Measured(pair, _model(segmenter), told, tuple(records), notes)
 

@@ -38,12 +38,14 @@ class ReportJob:
         segmentation: what was found in it.
         truth: true labels (z, y, x) with the organs' label values, where they are known.
         settings: what the reader should know about how it was made, by name: method, strategy, checkpoint, support, output ...
+        key: of jobs with the same key, the later takes the place of the earlier; "" is nobody's.
     """
 
     volume: Volume
     segmentation: Segmentation
     truth: np.ndarray | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
 
 def write_report(
@@ -67,7 +69,7 @@ def write_report(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    scans = [_scan(folder, number, job) for number, job in enumerate(jobs, start=1)]
+    scans = _scans(folder, jobs)
     page = environment.get_template("page.html").render(
         title=title,
         style=Markup((resource_dir("report") / "page.css").read_text(encoding="utf-8")),
@@ -78,6 +80,18 @@ def write_report(
     with atomic_path(folder / PAGE) as path:
         path.write_text(page, encoding="utf-8")
     return folder / PAGE
+
+
+def _scans(folder: Path, jobs: Iterable[ReportJob]) -> list[dict[str, Any]]:
+    """What the template shows of all scans."""
+    scans: list[dict[str, Any]] = []
+    places: dict[str, int] = {}
+    for job in jobs:
+        place = places.get(job.key, len(scans))
+        scans[place : place + 1] = [_scan(folder, place + 1, job)]
+        if job.key:
+            places[job.key] = place
+    return scans
 
 
 def _scan(folder: Path, number: int, job: ReportJob) -> dict[str, Any]:
