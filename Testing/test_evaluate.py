@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from FewShotSegLib.evaluation.tasks import plan
 from FewShotSegLib.segmentation import Segmentation
 from FewShotSegLib.segmenter import Segmenter
 from FewShotSegLib.support import Support
+from FewShotSegLib.turns import AS_IT_IS
 from FewShotSegLib.volume import Volume
 
 CASES = ["a", "b", "c", "d", "e", "f"]
@@ -255,6 +257,8 @@ def test_scans_and_folds_that_do_not_exist_are_refused(options: dict[str, Any]) 
         {"protocol": "same-scan"},
         {"shots": 0},
         {"lay": "upside-down"},
+        {"together": True, "method": "alpnet"},
+        {"together": True, "protocol": "same-scan", "slices_drawn": 1},
         {"lay": "half-turn", "protocol": "same-scan", "slices_drawn": 1},
         {"support_data": "others", "support": "all"},
         {"shots": 2, "support": "all"},
@@ -377,3 +381,29 @@ def test_the_librarys_segmenter_is_evaluated_in_the_same_scan(folder: Path, rand
     )
     assert result.organs == ("liver", "spleen") and result.method == "match"
     assert 0 <= result.mean_dice <= 100 and result.seconds_per_scan > 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_queries_may_be_one_list(
+    folder: Path, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, together: bool
+) -> None:
+    """Every query then has its result of the second time; a stopped evaluation that has them all does not ask again."""
+    fake = FakeSegmenter()
+
+    def neither_sure_nor_lost(
+        self: Segmenter, supports: Support | Sequence[Support], query: Volume, *, inspect: Any = None, **named: Any
+    ) -> Segmentation:
+        if inspect is not None:
+            inspect(SimpleNamespace(turn=AS_IT_IS))
+        drawing = supports if isinstance(supports, Support) else supports[0]
+        return replace(fake.segment(drawing, query), confidence=np.full(2, 0.65), seconds=1.0)
+
+    monkeypatch.setattr(Segmenter, "segment", neither_sure_nor_lost)
+    monkeypatch.setattr("FewShotSegLib.evaluation.journal.Journal.close", lambda journal: None)
+    config = EvaluateConfig(folder, checkpoint=random_checkpoint, together=together, limit=3, json=tmp_path / "found.json")
+    assert ("as one list" in config.described) == together
+    result = evaluate(config)
+    taught = [note for note in result.notes if "taught as well" in note]
+    assert len(taught) == (3 if together else 0) and {record.case for record in result.records} == set(CASES[:3])
+    monkeypatch.setattr(Segmenter, "segment", lambda *given, **named: pytest.fail("asked again"))
+    assert evaluate(config).records == result.records

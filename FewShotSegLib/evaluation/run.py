@@ -134,11 +134,14 @@ class _Run:
         self.notes: list[str] = []
         self.told = False
         self.journal = Journal(config)
+        self._loaded: dict[str, tuple[Volume, np.ndarray]] = {}  # what the current task has read already
         self._current: tuple[str | None, Segmenting] | None = None
 
     def task(self, task: Task) -> Iterator[list[Record]]:
         """The records of each query of one support; none where the support has none of the organs."""
-        supports = self._supports([self._teacher(case) for case in (task.support, *task.beside)])
+        drawn = {case: self._teacher(case) for case in (task.support, *task.beside)}
+        self._loaded = drawn if self.teachers is self.dataset else {}
+        supports = self._supports(list(drawn.values()))
         if not supports:
             yield from ([] for _ in task.queries)
             return
@@ -185,7 +188,7 @@ class _Run:
         return found
 
     def _query(self, case: str) -> Case:
-        image, truth = self.dataset.load(case)
+        image, truth = self._loaded.get(case) or self.dataset.load(case)
         return Case(LAYS[self.config.lay].of(image), truth)
 
     def _teacher(self, case: str) -> tuple[Volume, np.ndarray]:
