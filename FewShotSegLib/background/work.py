@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,52 +52,35 @@ class Worker:
         self._load(job.config)
         _stop_if(should_cancel)
         self._supports = tuple(_known(support, self._supports) for support in job.supports)
-        clock = _Clock(len(job.queries), emit)
-        scans = self._list(len(job.queries))
-        unsure: dict[int, Segmentation] = {}
+        course = _Course(job, self._list(len(job.queries)), _Clock(len(job.queries), emit), emit, should_cancel)
         try:
-            for index, query in enumerate(job.queries):
+            for index in range(len(job.queries)):
                 try:
-                    _stop_if(should_cancel)
-                    done = scans.first(index, query, progress=clock.tell, cancel=should_cancel)
-                    if index in scans.unsure:
-                        unsure[index] = done
-                    else:
-                        emit(ResultEvent(index, done))
+                    course.first(index)
                 except Cancelled:
                     raise
                 except Exception as error:
                     emit(FailedEvent(index, self._message(error)))
                     self._load(job.config)
-                    scans.segmenter = self._ready
-                clock.next(more=index in unsure)
-            self._again(job, scans, unsure, clock, emit, should_cancel)
+                    course.scans.segmenter = self._ready
+                course.clock.next(more=index in course.unsure)
+            self._again(course)
         finally:
-            for index, done in unsure.items():
-                emit(ResultEvent(index, done))
+            course.end()
         return DoneEvent()
 
-    def _again(
-        self,
-        job: Job,
-        scans: ScanList,
-        unsure: dict[int, Segmentation],
-        clock: _Clock,
-        emit: Callable[[Event], None],
-        should_cancel: ShouldCancel,
-    ) -> None:
-        """Segment unsure scans again and take them out of `unsure`. Where that goes wrong, they keep their first results."""
-        for index in filter(scans.can_help, scans.unsure):
-            clock.turn_to(index)
+    def _again(self, course: _Course) -> None:
+        """Segment unsure scans again; where that goes wrong, they keep their first results."""
+        for index in filter(course.scans.can_help, course.scans.unsure):
             try:
-                done = scans.again(index, job.queries[index], progress=clock.tell, cancel=should_cancel)
+                course.again(index)
             except Cancelled:
                 raise
             except Exception as error:
                 logger.warning("An unsure scan keeps its first result: %s", self._message(error))
-                return
-            emit(ResultEvent(index, replace(done, seconds=done.seconds + unsure.pop(index).seconds)))
-            clock.next()
+                if self._segmenter is None:
+                    return
+            course.clock.next()
 
     def _load(self, config: SegmenterConfig) -> None:
         """Make the segmenter ready for this configuration."""
@@ -130,6 +113,38 @@ class Worker:
 
 
 ROOM = "What to do: close other programs or scans, crop the scan, or choose the device 'cpu', and try again."
+
+
+@dataclass(eq=False)
+class _Course:
+    """A job on its way; `unsure`: first results that wait for a second one."""
+
+    job: Job
+    scans: ScanList
+    clock: _Clock
+    emit: Callable[[Event], None]
+    should_cancel: ShouldCancel
+    unsure: dict[int, Segmentation] = field(default_factory=dict)
+
+    def first(self, index: int) -> None:
+        """Segment a query after the drawings; an unsure result is not told yet."""
+        _stop_if(self.should_cancel)
+        done = self.scans.first(index, self.job.queries[index], progress=self.clock.tell, cancel=self.should_cancel)
+        if index in self.scans.unsure:
+            self.unsure[index] = done
+        else:
+            self.emit(ResultEvent(index, done))
+
+    def again(self, index: int) -> None:
+        """Segment an unsure query after the surest results, too."""
+        self.clock.turn_to(index)
+        done = self.scans.again(index, self.job.queries[index], progress=self.clock.tell, cancel=self.should_cancel)
+        self.emit(ResultEvent(index, replace(done, seconds=done.seconds + self.unsure.pop(index).seconds)))
+
+    def end(self) -> None:
+        """Tell what still waits."""
+        for index, done in self.unsure.items():
+            self.emit(ResultEvent(index, done))
 
 
 class _Clock:
