@@ -87,6 +87,23 @@ def test_a_second_correction_of_a_case_replaces_the_first(config: CohortConfig, 
         add_support(config.output, "s001", corrected(tmp_path, 10))
 
 
+def test_a_result_that_is_right_teaches_as_it_is(config: CohortConfig) -> None:
+    result = Places(config.output).result("s001")
+    before = read_labels(result).on(GEOMETRY).masks()
+    added = add_support(config.output, "s001", rerun="all")
+    assert np.array_equal(read_labels(result).on(GEOMETRY).masks(), before) and before.any()
+    assert record(config, "s001").status == "corrected" and added.again == ("s000", "s002", "s003")
+    assert run(config) == Tally(done=3, kept=1)
+    assert added.support.id in record(config, "s000").considered
+
+
+def test_a_case_without_a_result_cannot_teach_by_it(config: CohortConfig) -> None:
+    Places(config.output).result("s001").unlink()
+    with pytest.raises(ConfigError, match="s001 has no result"):
+        add_support(config.output, "s001")
+    assert read_added(config.output) == ()
+
+
 def test_what_cannot_be_a_support(config: CohortConfig, tmp_path: Path) -> None:
     before = record(config, "s001")
     with pytest.raises(SupportError, match="no voxel of spleen"):

@@ -44,15 +44,18 @@ class Added:
     again: tuple[str, ...]
 
 
-def add_support(folder: str | Path, case: str, corrected: Path, *, rerun: Rerun = "likely", below: float = DOUBTFUL) -> Added:
-    """Make a corrected case an additional support. What it may change is only marked: `run.run` does it again.
+def add_support(
+    folder: str | Path, case: str, corrected: Path | None = None, *, rerun: Rerun = "likely", below: float = DOUBTFUL
+) -> Added:
+    """Make a corrected case an additional support, or one whose result needs no correction.
 
+    What it may change is only marked: `run.run` does it again.
     The case's result becomes the corrected labels; the result before, and its record, go to the history.
 
     Args:
         folder: of the cohort.
         case: its name.
-        corrected: its corrected labels, of all organs: `.seg.nrrd` or a label map, on any grid.
+        corrected: its corrected labels, of all organs: `.seg.nrrd` or a label map, on any grid. None: its result is right.
         rerun: "likely": cases whose least sure organ is below `below`, and those to which the corrected case is more alike than
             any support before. "any": also those among whose nearest supports it would be. "all", "none". Cases that are not
             done yet are always taught by it.
@@ -72,7 +75,7 @@ def add_support(folder: str | Path, case: str, corrected: Path, *, rerun: Rerun 
         holder = locks.take(chosen.name)
         if holder is not None:
             raise ConfigError(f"{holder.described} is at {chosen.name}", "a case at which nobody is", "wait until it is done")
-        return _add(config, chosen, cases, corrected, rerun, below)
+        return _add(config, chosen, cases, corrected or _result(places, chosen), rerun, below)
 
 
 def _add(config: CohortConfig, chosen: Case, cases: Sequence[Case], corrected: Path, rerun: Rerun, below: float) -> Added:
@@ -97,6 +100,14 @@ def _add(config: CohortConfig, chosen: Case, cases: Sequence[Case], corrected: P
     write_added(config.output, [*others, support])
     _log(config.output / LOG, support, corrected, rerun, below)
     return Added(chosen.name, support, again)
+
+
+def _result(places: Places, case: Case) -> Path:
+    """The file of the case's own result."""
+    path = places.result(case.name)
+    if not path.exists():
+        raise ConfigError(f"{case.name} has no result yet", "a case with a result, or a file with its labels", "run it first")
+    return path
 
 
 def _find(cases: Sequence[Case], name: str) -> Case:

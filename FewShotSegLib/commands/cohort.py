@@ -136,7 +136,12 @@ def review(
 def add_support(
     folder: Folder,
     case: Annotated[str, typer.Argument(help="Name of the case.")],
-    corrected: Annotated[Path, typer.Argument(help="Its corrected labels: .seg.nrrd or a label map, all organs.")],
+    corrected: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Its corrected labels: .seg.nrrd or a label map, all organs. Left out: its result is right.", show_default=False
+        ),
+    ] = None,
     rerun: Annotated[
         str,
         typer.Option(
@@ -147,7 +152,10 @@ def add_support(
     below: Annotated[float, typer.Option(help="Doubtful are cases with an organ whose expected Dice is below this.")] = DOUBTFUL,
     run: Annotated[bool, typer.Option("--run/--no-run", help="Do them again now, or only mark them for the next run.")] = True,
 ) -> None:
-    """Make a corrected case an additional support, and do again what it may change. Earlier results stay in history/."""
+    """Make a corrected case, or one whose result is right, an additional support, and do again what it may change.
+
+    Earlier results stay in history/.
+    """
     from FewShotSegLib.cohort import corrections
 
     added = corrections.add_support(folder, case, corrected, rerun=rerun, below=below)  # type: ignore[arg-type]  # checked there
