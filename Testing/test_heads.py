@@ -10,7 +10,7 @@ from torch import Tensor
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.methods.alpnet import Alpnet
 from FewShotSegLib.methods.base import upsample
-from FewShotSegLib.methods.visa import Visa
+from FewShotSegLib.methods.visa import Visa, VisaConfig
 from FewShotSegLib.strategies.heads import (
     OUTSIDE,
     HeadTask,
@@ -135,6 +135,29 @@ def test_propagation_teaches_with_what_was_found_in_the_query(monkeypatch: pytes
     propagate(Alpnet(), task())
     assert taught[:3] == [float(SUPPORT[z].sum()) for z in (2, 4, 6)]
     assert len(taught) > 3 and all(area > 0 for area in taught[3:])
+
+
+@pytest.mark.parametrize(
+    ("config", "slices"),
+    [(VisaConfig(), 2), (VisaConfig(anchored=False), 1), (VisaConfig(faithful=True), 1)],
+    ids=["anchored", "not anchored", "faithful"],
+)
+def test_the_drawn_slice_teaches_beside_the_neighbour(monkeypatch: pytest.MonkeyPatch, config: VisaConfig, slices: int) -> None:
+    """Of its own chunk; also where support and query differ in size."""
+    taught: list[Tensor] = []
+    remember = Visa.remember
+
+    def watched(self: Visa, features: Tensor, masks: Tensor) -> object:
+        taught.append(masks)
+        return remember(self, features, masks)
+
+    monkeypatch.setattr(Visa, "remember", watched)
+    given = HeadTask([shot()], features_of(QUERY, noise=0.3, seed=1)[:, :, :14], EXTENT)
+    margins = propagate(Visa(config), given)
+    assert margins.shape == (10, 14, 16) and {len(masks) for masks in taught[3:]} == {slices}
+    if slices == 2:
+        drawn = {next(z for z in range(10) if torch.equal(masks[1], SUPPORT[z])) for masks in taught[3:]}
+        assert drawn and drawn <= {2, 4, 6}
 
 
 # ---------------------------------------------------------------------------------------------- several supports

@@ -18,7 +18,13 @@ from FewShotSegLib.methods.alpnet import Alpnet, AlpnetConfig
 
 @dataclass(frozen=True)
 class VisaConfig(AlpnetConfig):
-    """The ALP head's options; `faithful` is also meant for `propagate_chunks`."""
+    """The ALP head's options; `faithful` is also meant for `propagate_chunks`.
+
+    anchored: a slice learns from the drawn slice of its chunk as well as from its neighbour; as published (`faithful`), from the
+    neighbour alone.
+    """
+
+    anchored: bool = True
 
 
 class Visa(Alpnet):

@@ -119,14 +119,16 @@ def direct(method: Method[Any], task: HeadTask) -> Tensor:
 def propagate(method: Method[Any], task: HeadTask) -> Tensor:
     """Margin (n h w) from slice-to-slice propagation inside the query: VISA-FSS, section 2.3."""
     margins = torch.full(task.query_features[:, 0].shape, OUTSIDE)
-    drawn = memories(method, task.shots)
+    drawn, beside = memories(method, task.shots), _beside(method, task.shots)
     pixels = (STRIDE * task.query_features.shape[2], STRIDE * task.query_features.shape[3])
 
     def segment(teacher: Teacher, z: int) -> Tensor:
         if teacher.z is None or teacher.mask is None:
             memory = drawn[teacher.chunk]
         else:
-            memory = method.remember(task.query_features[teacher.z, None], teacher.mask[None].float())
+            neighbour = Shot(task.query_features[teacher.z, None], teacher.mask[None].float())
+            both = same_size([neighbour, *beside[teacher.chunk]])
+            memory = method.remember(torch.cat([s.features for s in both]), torch.cat([s.masks for s in both]))
         logits = method.score(task.query_features[z, None], memory)
         allowed = None if task.allowed is None else task.allowed[z, None]
         margins[z] = _allow(logits[:, 1] - logits[:, 0], allowed)[0]
@@ -136,6 +138,18 @@ def propagate(method: Method[Any], task: HeadTask) -> Tensor:
     for _ in propagate_chunks(task.extent, pivots, lambda z: chunk_of(z, task.extent), segment):
         pass  # `segment` keeps the margins; a slice that comes twice keeps the later ones
     return margins
+
+
+def _beside(method: Method[Any], shots: Sequence[Shot]) -> list[list[Shot]]:
+    """The drawn slices that teach each chunk beside its slices' neighbours; none where a method goes by its paper."""
+    config = method.config
+    if getattr(config, "faithful", False) or not getattr(config, "anchored", False):
+        return [[] for _ in range(CHUNKS)]
+    chosen = [(shot, teachers(shot.masks)) for shot in shots]
+    return [
+        [Shot(shot.features[rows[chunk], None], shot.masks[rows[chunk], None]) for shot, rows in chosen]
+        for chunk in range(CHUNKS)
+    ]
 
 
 def _allow(scores: Tensor, allowed: Tensor | None) -> Tensor:
