@@ -182,7 +182,7 @@ class _Run:
         if not self.scans.can_help(number):
             return None
         try:
-            return self._query(number, self.scans.again)
+            return self._query(number, self.scans.again)  # None: the first result stands
         except Cancelled:
             raise
         except FewShotSegError as error:
@@ -190,14 +190,16 @@ class _Run:
             self.outcomes[number] = replace(first, notes=(*first.notes, f"It could not be segmented a second time. {error}"))
             return None
 
-    def _query(self, number: int, segment: Callable[..., Segmentation]) -> ReportJob:
-        """Segment a query and write its files."""
+    def _query(self, number: int, segment: Callable[..., Segmentation | None]) -> ReportJob | None:
+        """Segment a query and write its files, where `segment` gives a result."""
         query, target = self.job.queries[number], self.targets[number]
         self._stop_if_asked()
         self.listener.started(query)
         volume = self._volume(query)
         done = segment(number, volume, progress=self.listener.progressed, cancel=self.listener.cancelled)
         self._stop_if_asked()
+        if done is None:
+            return None
         settings = self._settings(target)
         write_result(done, target, query, volume.series.uid if volume.series else None, settings)
         if done.probabilities is not None:

@@ -23,6 +23,7 @@ from FewShotSegLib.volume import Volume
 UNSURE = 0.7  # certainty of a result below which its scan is segmented again
 SURE = 0.6  # certainty from which a result may teach
 RELAYS = 2  # results that teach beside the drawings
+CLEARLY = 0.05  # by how much surer a second result must be to be taken; more supports alone make a little surer
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,8 @@ class ScanList:
 
     def __init__(self, segmenter: Segmenter, supports: Sequence[Support], count: int) -> None:
         self.segmenter, self.supports = segmenter, list(supports)
-        self.unsure: list[int] = []
-        """Numbers of the scans to be segmented again, in the order of their coming."""
+        self.unsure: dict[int, float] = {}
+        """Numbers of the scans to be segmented again, in the order of their coming, and how certain they are."""
         self._helps = segmenter.config.relays and isinstance(segmenter.method, Match) and count > 1
         self._relays: dict[int, _Relay] = {}
 
@@ -83,20 +84,26 @@ class ScanList:
         *,
         progress: OnProgress | None = None,
         cancel: ShouldCancel | None = None,
-    ) -> Segmentation:
+    ) -> Segmentation | None:
         """Segment an unsure scan that `can_help` speaks of, taught by the surest results of others as well.
 
-        A note names them; its seconds are those of this second time. Raises as `Segmenter.segment`.
+        Returns:
+            The result, whose note names them; its seconds are those of this second time. None where it is not clearly surer than
+            the first one.
+
+        Raises as `Segmenter.segment`.
         """
         relays = self._others(number)
         taught = [*self.supports, *(relay.support for relay in relays)]
         done = self.segmenter.segment(taught, query, progress=progress, cancel=cancel)
+        if done.certainty < self.unsure[number] + CLEARLY:
+            return None
         return replace(done, notes=(*done.notes, _note([relay.query.name for relay in relays])))
 
     def _consider(self, number: int, query: Volume, done: Segmentation) -> None:
         """Keep a result that is among the surest, and remember an unsure scan."""
         if done.certainty < UNSURE:
-            self.unsure.append(number)
+            self.unsure[number] = done.certainty
         if done.certainty < SURE or np.isnan(done.confidence).any():
             return
         self._relays[number] = _Relay(query, done)

@@ -396,7 +396,8 @@ def test_queries_may_be_one_list(
         if inspect is not None:
             inspect(SimpleNamespace(turn=AS_IT_IS))
         drawing = supports if isinstance(supports, Support) else supports[0]
-        return replace(fake.segment(drawing, query), confidence=np.full(2, 0.65), seconds=1.0)
+        sure = 0.65 if isinstance(supports, Support) or len(supports) == 1 else 0.75
+        return replace(fake.segment(drawing, query), confidence=np.full(2, sure), seconds=1.0)
 
     monkeypatch.setattr(Segmenter, "segment", neither_sure_nor_lost)
     monkeypatch.setattr("FewShotSegLib.evaluation.journal.Journal.close", lambda journal: None)

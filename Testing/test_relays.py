@@ -41,17 +41,20 @@ def scan(name: str) -> Volume:
 
 
 class Prescribed:
-    """A Segmenter that finds what is drawn, as surely as it is told, and remembers who taught it."""
+    """A Segmenter that finds what is drawn, as surely as it is told, after several supports by `gain` more; it remembers them."""
 
-    def __init__(self, method: str = "match", relays: bool = True, turn: Turn = AS_IT_IS, **sure: Sequence[float]) -> None:
-        self.config, self.method, self.turn = SegmenterConfig(method, relays=relays), create_method(method), turn
+    def __init__(
+        self, method: str = "match", relays: bool = True, turn: Turn = AS_IT_IS, gain: float = 0.1, **sure: Sequence[float]
+    ) -> None:
+        self.gain, self.turn = gain, turn
+        self.config, self.method = SegmenterConfig(method, relays=relays), create_method(method)
         self.sure, self.taught = sure, list[list[str]]()
 
     def segment(self, supports: Sequence[Support], query: Volume, *, inspect: Callable[..., None] | None = None, **_: Any) -> Any:
         self.taught.append([query.name, *(support.image.name for support in supports)])
         if inspect is not None:
             inspect(SimpleNamespace(turn=self.turn))
-        confidence = np.array(self.sure.get(query.name, (0.9, 0.9)))
+        confidence = np.array(self.sure.get(query.name, (0.9, 0.9))) + self.gain * (len(supports) > 1)
         return Segmentation(
             query.geometry, ORGANS, LABELS, confidence, np.full((2, 4), 0.5), name=query.name, notes=("first",), seconds=1.0
         )
@@ -68,10 +71,10 @@ def listed(segmenter: Any, names: str, supports: Sequence[Support] | None = None
 def test_an_unsure_scan_is_taught_by_the_surest_others_beside_the_drawing() -> None:
     segmenter = Prescribed(a=(0.8, 0.7), b=(0.5, 0.6), c=(0.9, 0.7), d=(0.7, 0.7))
     scans = listed(segmenter, "abcd")
-    assert scans.unsure == [1] and scans.can_help(1)
+    assert list(scans.unsure) == [1] and scans.can_help(1)
     done = scans.again(1, scan("b"))
     assert segmenter.taught[-1] == ["b", PATIENT.volume.name, "c", "a"]
-    assert done.notes[0] == "first" and "c and a" in done.notes[1]
+    assert done is not None and done.notes[0] == "first" and "c and a" in done.notes[1]
 
 
 def test_an_unsure_scan_does_not_teach_itself() -> None:
@@ -104,13 +107,13 @@ def test_a_poor_result_teaches_nobody(sure: tuple[float, float]) -> None:
 
 def test_a_scan_that_was_turned_neither_teaches_nor_is_taught() -> None:
     scans = listed(Prescribed(turn=Turn(columns=True), a=(0.2, 0.2)), "ab")
-    assert scans.unsure == [] and not scans.can_help(0)
+    assert not scans.unsure and not scans.can_help(0)
 
 
 def test_the_drawn_scan_itself_neither_teaches_nor_is_taught() -> None:
     scans = ScanList(Prescribed(a=(0.2, 0.2)), [drawing()], 2)  # type: ignore[arg-type]
     scans.first(0, replace(PATIENT.volume, name="a"))
-    assert scans.unsure == [] and not scans.can_help(1)
+    assert not scans.unsure and not scans.can_help(1)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,13 @@ def test_the_drawn_scan_itself_neither_teaches_nor_is_taught() -> None:
 )
 def test_nothing_is_asked_again(segmenter: Prescribed, names: str) -> None:
     scans = listed(segmenter, names)
-    assert scans.unsure == [] and not scans.can_help(0) and len(segmenter.taught) == len(names)
+    assert not scans.unsure and not scans.can_help(0) and len(segmenter.taught) == len(names)
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(0.04, False), (0.06, True)])
+def test_a_second_result_that_is_hardly_surer_is_not_taken(gain: float, taken: bool) -> None:
+    scans = listed(Prescribed(gain=gain, b=(0.5, 0.5)), "ab")
+    assert (scans.again(1, scan("b")) is not None) == taken
 
 
 def test_only_the_surest_are_kept() -> None:
@@ -150,7 +159,7 @@ def unsure_of_b(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def told(self: Segmenter, supports: Any, query: Volume, **named: Any) -> Segmentation:
         done = segment(self, supports, query, **named)
-        sure = 0.3 if query.name.startswith("b") else 0.9
+        sure = 0.3 if query.name.startswith("b") and (isinstance(supports, Support) or len(supports) == 1) else 0.9
         return replace(done, confidence=np.full_like(done.confidence, sure))
 
     monkeypatch.setattr(Segmenter, "segment", told)
@@ -196,6 +205,16 @@ def test_a_job_keeps_the_first_result_when_there_is_no_second(job: SegmentJob, m
 
 
 @pytest.mark.usefixtures("unsure_of_b")
+def test_a_job_keeps_a_first_result_that_the_second_does_not_better(job: SegmentJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("FewShotSegLib.relays.CLEARLY", 1.0)
+    diary = Diary()
+    first, _ = run(job, diary)
+    assert first.error is None and first.notes == () and diary.heard[-1] == ("finished", "b.nii.gz")
+    page = (job.report / "report.html").read_text() if job.report else ""
+    assert re.findall(r'id="scan-(\d)"', page) == ["1", "2"] and "taught as well" not in page
+
+
+@pytest.mark.usefixtures("unsure_of_b")
 def test_a_job_of_unsure_scans_alone_takes_no_second_time(job: SegmentJob) -> None:
     diary = Diary()
     run(replace(job, queries=(job.queries[0], job.queries[0].parent / "a.nii.gz")), diary)
@@ -226,6 +245,13 @@ def test_a_worker_gives_unsure_scans_their_results_at_the_end(work: Job) -> None
     assert "taught as well" in results[1].segmentation.notes[-1]
     fractions = [event.fraction for event in events if isinstance(event, ProgressEvent)]
     assert fractions == sorted(fractions) and fractions[-1] <= 1
+
+
+@pytest.mark.usefixtures("unsure_of_b")
+def test_a_worker_gives_the_first_result_where_the_second_is_no_surer(work: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("FewShotSegLib.relays.CLEARLY", 1.0)
+    results = [event for event in events_of(Worker(), work) if isinstance(event, ResultEvent)]
+    assert [event.query_index for event in results] == [1, 0] and results[1].segmentation.notes == ()
 
 
 @pytest.mark.usefixtures("unsure_of_b")

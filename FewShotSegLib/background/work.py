@@ -139,7 +139,8 @@ class _Course:
         """Segment an unsure query after the surest results, too."""
         self.clock.turn_to(index)
         done = self.scans.again(index, self.job.queries[index], progress=self.clock.tell, cancel=self.should_cancel)
-        self.emit(ResultEvent(index, replace(done, seconds=done.seconds + self.unsure.pop(index).seconds)))
+        first = self.unsure.pop(index)
+        self.emit(ResultEvent(index, first if done is None else replace(done, seconds=first.seconds + done.seconds)))
 
     def end(self) -> None:
         """Tell what still waits."""

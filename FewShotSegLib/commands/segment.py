@@ -13,6 +13,8 @@ from FewShotSegLib.commands.console import Bars, organ_table, progress_bars, sho
 from FewShotSegLib.interrupts import cancel_on_interrupt
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from FewShotSegLib.job import Listener, Outcome, SegmentJob
 
 SOME_FAILED = 1
@@ -106,17 +108,20 @@ def _listener(bars: Bars, cancelled: Callable[[], bool]) -> Listener:
     class Shown(job.Listener):
         """Moves the progress bars."""
 
+        def __init__(self) -> None:
+            self.bars: dict[Path, TaskID] = {}
+
         def started(self, query: Path) -> None:
-            self.bar = bars.start(query.name)
+            self.bars[query] = self.bar = bars.start(query.name)
 
         def progressed(self, progress: Progress) -> None:
             bars.move(self.bar, progress)
 
         def postponed(self, query: Path) -> None:
-            bars.end(self.bar, "unsure: once more at the end")
+            bars.end(self.bars[query], "unsure: once more at the end")
 
         def finished(self, outcome: Outcome) -> None:
-            bars.end(self.bar, "failed" if outcome.error else f"done in {outcome.seconds:.1f} s")
+            bars.end(self.bars[outcome.query], "failed" if outcome.error else f"done in {outcome.seconds:.1f} s")
 
         def cancelled(self) -> bool:
             return cancelled()

@@ -182,9 +182,11 @@ class _Run:
             found[number] = self._measured(pair, supports, query, scans.segmenter, done, done.seconds)
         for number in filter(scans.can_help, scans.unsure):
             query = self._query(pairs[number].case)
-            done = scans.again(number, query.image)
-            seconds = found[number].records[0].seconds + done.seconds
-            found[number] = self._measured(pairs[number], supports, query, scans.segmenter, done, seconds)
+            again = scans.again(number, query.image)
+            if again is None:
+                continue
+            seconds = found[number].records[0].seconds + again.seconds
+            found[number] = self._measured(pairs[number], supports, query, scans.segmenter, again, seconds)
         return found
 
     def _query(self, case: str) -> Case:
