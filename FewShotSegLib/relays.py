@@ -89,11 +89,13 @@ class ScanList:
 
         Returns:
             The result, whose note names them; its seconds are those of this second time. None where it is not clearly surer than
-            the first one.
+            the first one, or where the others are the same scan, which is twice in the list.
 
         Raises as `Segmenter.segment`.
         """
-        relays = self._others(number)
+        relays = [relay for relay in self._others(number) if not is_same_scan(relay.query, query)]
+        if not relays:
+            return None
         taught = [*self.supports, *(relay.support for relay in relays)]
         done = self.segmenter.segment(taught, query, progress=progress, cancel=cancel)
         if done.certainty < self.unsure[number] + CLEARLY:

@@ -37,7 +37,7 @@ def drawing() -> Support:
 
 
 def scan(name: str) -> Volume:
-    return replace(PATIENT.volume, array=PATIENT.volume.array + 1, name=name)
+    return replace(PATIENT.volume, array=PATIENT.volume.array + ord(name), name=name)
 
 
 class Prescribed:
@@ -130,6 +130,12 @@ def test_nothing_is_asked_again(segmenter: Prescribed, names: str) -> None:
 def test_a_second_result_that_is_hardly_surer_is_not_taken(gain: float, taken: bool) -> None:
     scans = listed(Prescribed(gain=gain, b=(0.5, 0.5)), "ab")
     assert (scans.again(1, scan("b")) is not None) == taken
+
+
+def test_a_scan_that_is_twice_in_the_list_does_not_teach_itself() -> None:
+    scans = listed(Prescribed(b=(0.5, 0.5)), "ab")
+    assert scans.again(1, scan("b")) is not None
+    assert scans.again(1, replace(scan("a"), name="b")) is None
 
 
 def test_only_the_surest_are_kept() -> None:
