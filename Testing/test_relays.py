@@ -192,9 +192,9 @@ def test_a_job_segments_unsure_scans_again_when_all_others_are_done(job: Segment
     b, c = "b.nii.gz", "c.nii.gz"
     assert diary.heard == [("started", b), ("postponed", b), ("started", c), ("finished", c), ("started", b), ("finished", b)]
     assert first.query.name == b and "result in c," in first.notes[-1] and other.notes == ()
-    page = (job.report / "report.html").read_text() if job.report else ""
+    page = (job.report / "report.html").read_text(encoding="utf-8") if job.report else ""
     assert page.count("Unsure after the drawing alone") == 1 and re.findall(r'id="scan-(\d)"', page) == ["1", "2"]
-    record = json.loads((job.report / "run.json").read_text()) if job.report else {}
+    record = json.loads((job.report / "run.json").read_text(encoding="utf-8")) if job.report else {}
     assert [Path(query["query"]).name for query in record["queries"]] == [b, c]
     assert sorted(path.name for path in job.output.iterdir()) == ["b.seg.nrrd", "c.seg.nrrd"]
 
@@ -216,7 +216,7 @@ def test_a_job_keeps_a_first_result_that_the_second_does_not_better(job: Segment
     diary = Diary()
     first, _ = run(job, diary)
     assert first.error is None and first.notes == () and diary.heard[-1] == ("finished", "b.nii.gz")
-    page = (job.report / "report.html").read_text() if job.report else ""
+    page = (job.report / "report.html").read_text(encoding="utf-8") if job.report else ""
     assert re.findall(r'id="scan-(\d)"', page) == ["1", "2"] and "taught as well" not in page
 
 
