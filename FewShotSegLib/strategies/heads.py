@@ -81,15 +81,22 @@ def memories(method: Method[Any], shots: Sequence[Shot]) -> list[Any]:
     if getattr(method, "whole_volume", False):
         whole = [method.remember(shot.features, shot.masks) for shot in shots]
         return [method.average(whole)] * CHUNKS  # type: ignore[attr-defined]
-    shots = same_size(shots)
-    rows = zip(*(teachers(shot.masks) for shot in shots), strict=True)
+    return [_remember(method, slices) for slices in _taught_by(shots)]
+
+
+def _taught_by(shots: Sequence[Shot]) -> list[list[Shot]]:
+    """For each chunk, the slice of every shot that teaches it."""
+    chosen = [(shot, teachers(shot.masks)) for shot in shots]
     return [
-        method.remember(
-            torch.stack([shot.features[z] for shot, z in zip(shots, row, strict=True)]),
-            torch.stack([shot.masks[z] for shot, z in zip(shots, row, strict=True)]),
-        )
-        for row in rows
+        [Shot(shot.features[rows[chunk], None], shot.masks[rows[chunk], None]) for shot, rows in chosen]
+        for chunk in range(CHUNKS)
     ]
+
+
+def _remember(method: Method[Any], shots: Sequence[Shot]) -> Any:
+    """What the method remembers of all slices of all shots together."""
+    shots = same_size(shots)
+    return method.remember(torch.cat([shot.features for shot in shots]), torch.cat([shot.masks for shot in shots]))
 
 
 def same_size(shots: Sequence[Shot]) -> list[Shot]:
@@ -119,7 +126,7 @@ def direct(method: Method[Any], task: HeadTask) -> Tensor:
 def propagate(method: Method[Any], task: HeadTask) -> Tensor:
     """Margin (n h w) from slice-to-slice propagation inside the query: VISA-FSS, section 2.3."""
     margins = torch.full(task.query_features[:, 0].shape, OUTSIDE)
-    drawn, beside = memories(method, task.shots), _beside(method, task.shots)
+    drawn, beside = memories(method, task.shots), _taught_by(task.shots) if _is_anchored(method) else None
     pixels = (STRIDE * task.query_features.shape[2], STRIDE * task.query_features.shape[3])
 
     def segment(teacher: Teacher, z: int) -> Tensor:
@@ -127,8 +134,7 @@ def propagate(method: Method[Any], task: HeadTask) -> Tensor:
             memory = drawn[teacher.chunk]
         else:
             neighbour = Shot(task.query_features[teacher.z, None], teacher.mask[None].float())
-            both = same_size([neighbour, *beside[teacher.chunk]])
-            memory = method.remember(torch.cat([s.features for s in both]), torch.cat([s.masks for s in both]))
+            memory = _remember(method, [neighbour, *(beside[teacher.chunk] if beside else [])])
         logits = method.score(task.query_features[z, None], memory)
         allowed = None if task.allowed is None else task.allowed[z, None]
         margins[z] = _allow(logits[:, 1] - logits[:, 0], allowed)[0]
@@ -140,16 +146,9 @@ def propagate(method: Method[Any], task: HeadTask) -> Tensor:
     return margins
 
 
-def _beside(method: Method[Any], shots: Sequence[Shot]) -> list[list[Shot]]:
-    """The drawn slices that teach each chunk beside its slices' neighbours; none where a method goes by its paper."""
-    config = method.config
-    if getattr(config, "faithful", False) or not getattr(config, "anchored", False):
-        return [[] for _ in range(CHUNKS)]
-    chosen = [(shot, teachers(shot.masks)) for shot in shots]
-    return [
-        [Shot(shot.features[rows[chunk], None], shot.masks[rows[chunk], None]) for shot, rows in chosen]
-        for chunk in range(CHUNKS)
-    ]
+def _is_anchored(method: Method[Any]) -> bool:
+    """Whether the drawn slice of a chunk teaches beside its slices' neighbours; not where a method goes by its paper."""
+    return getattr(method.config, "anchored", False) and not getattr(method.config, "faithful", False)
 
 
 def _allow(scores: Tensor, allowed: Tensor | None) -> Tensor:
