@@ -40,6 +40,14 @@ class _Relay:
         return Support.create(self.query, masks, self.done.organs, slices="all")
 
 
+@dataclass(frozen=True)
+class First:
+    """What is remembered of an unsure first result."""
+
+    certainty: float
+    seconds: float
+
+
 class ScanList:
     """Segments the scans of a list after the same drawings: each by `first`, and then those that are `unsure` by `again`.
 
@@ -53,8 +61,8 @@ class ScanList:
 
     def __init__(self, segmenter: Segmenter, supports: Sequence[Support], count: int) -> None:
         self.segmenter, self.supports = segmenter, list(supports)
-        self.unsure: dict[int, float] = {}
-        """Numbers of the scans to be segmented again, in the order of their coming, and how certain they are."""
+        self.unsure: dict[int, First] = {}
+        """What is known of the scans to be segmented again, by their number, in the order of their coming."""
         self._helps = segmenter.config.relays and isinstance(segmenter.method, Match) and count > 1
         self._relays: dict[int, _Relay] = {}
 
@@ -88,7 +96,7 @@ class ScanList:
         """Segment an unsure scan that `can_help` speaks of, taught by the surest results of others as well.
 
         Returns:
-            The result, whose note names them; its seconds are those of this second time. None where it is not clearly surer than
+            The result, whose note names them, and whose seconds are those of both times. None where it is not clearly surer than
             the first one, or where the others are the same scan, which is twice in the list.
 
         Raises as `Segmenter.segment`.
@@ -98,14 +106,17 @@ class ScanList:
             return None
         taught = [*self.supports, *(relay.support for relay in relays)]
         done = self.segmenter.segment(taught, query, progress=progress, cancel=cancel)
-        if done.certainty < self.unsure[number] + CLEARLY:
+        first = self.unsure[number]
+        if done.certainty < first.certainty + CLEARLY:
             return None
-        return replace(done, notes=(*done.notes, _note([relay.query.name for relay in relays])))
+        return replace(
+            done, seconds=first.seconds + done.seconds, notes=(*done.notes, _note([relay.query.name for relay in relays]))
+        )
 
     def _consider(self, number: int, query: Volume, done: Segmentation) -> None:
         """Keep a result that is among the surest, and remember an unsure scan."""
         if done.certainty < UNSURE:
-            self.unsure[number] = done.certainty
+            self.unsure[number] = First(done.certainty, done.seconds)
         if done.certainty < SURE or np.isnan(done.confidence).any():
             return
         self._relays[number] = _Relay(query, done)

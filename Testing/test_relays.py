@@ -60,9 +60,9 @@ class Prescribed:
         )
 
 
-def listed(segmenter: Any, names: str, supports: Sequence[Support] | None = None) -> ScanList:
+def listed(segmenter: Any, names: str) -> ScanList:
     """A list of scans, named by letters, after its first time."""
-    scans = ScanList(segmenter, supports or [drawing()], len(names))
+    scans = ScanList(segmenter, [drawing()], len(names))
     for number, name in enumerate(names):
         scans.first(number, scan(name))
     return scans
@@ -75,6 +75,7 @@ def test_an_unsure_scan_is_taught_by_the_surest_others_beside_the_drawing() -> N
     done = scans.again(1, scan("b"))
     assert segmenter.taught[-1] == ["b", PATIENT.volume.name, "c", "a"]
     assert done is not None and done.notes[0] == "first" and "c and a" in done.notes[1]
+    assert done.seconds == 2.0  # both times
 
 
 def test_an_unsure_scan_does_not_teach_itself() -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,7 +140,7 @@ class _Course:
         self.clock.turn_to(index)
         done = self.scans.again(index, self.job.queries[index], progress=self.clock.tell, cancel=self.should_cancel)
         first = self.unsure.pop(index)
-        self.emit(ResultEvent(index, first if done is None else replace(done, seconds=first.seconds + done.seconds)))
+        self.emit(ResultEvent(index, first if done is None else done))
 
     def end(self) -> None:
         """Tell what still waits."""

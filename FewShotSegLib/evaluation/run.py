@@ -165,28 +165,25 @@ class _Run:
         """All queries as one list; its results depend on one another, so that they are kept when all are there."""
         segmenter = self._segmenter(task.fold)
         pairs = [Pair(task.fold, task.support, case) for case in task.queries]
-        known = [self.journal.find(pair, _model(segmenter)) for pair in pairs]
-        found = {number: measured for number, measured in enumerate(known) if measured is not None}
+        found = [known for pair in pairs if (known := self.journal.find(pair, _model(segmenter))) is not None]
         if len(found) < len(pairs):
             assert isinstance(segmenter, Segmenter)  # as the configuration says: the method is match
             found = self._list(pairs, supports, ScanList(segmenter, supports, len(pairs)))
-            for measured in found.values():
+            for measured in found:
                 self.journal.add(measured)
-        yield from found.values()
+        yield from found
 
-    def _list(self, pairs: Sequence[Pair], supports: Sequence[Support], scans: ScanList) -> dict[int, Measured]:
-        found: dict[int, Measured] = {}
+    def _list(self, pairs: Sequence[Pair], supports: Sequence[Support], scans: ScanList) -> list[Measured]:
+        found: list[Measured] = []
         for number, pair in enumerate(pairs):
             query = self._query(pair.case)
             done = scans.first(number, query.image)
-            found[number] = self._measured(pair, supports, query, scans.segmenter, done, done.seconds)
+            found.append(self._measured(pair, supports, query, scans.segmenter, done, done.seconds))
         for number in filter(scans.can_help, scans.unsure):
             query = self._query(pairs[number].case)
             again = scans.again(number, query.image)
-            if again is None:
-                continue
-            seconds = found[number].records[0].seconds + again.seconds
-            found[number] = self._measured(pairs[number], supports, query, scans.segmenter, again, seconds)
+            if again is not None:
+                found[number] = self._measured(pairs[number], supports, query, scans.segmenter, again, again.seconds)
         return found
 
     def _query(self, case: str) -> Case:
