@@ -1,8 +1,9 @@
 """Images to feature maps. An encoder knows nothing about supports, prototypes or organs.
 
-Two trunks, both at output stride 8 and followed by one 1x1 convolution without bias:
+Trunks of output stride 8, each followed by one 1x1 convolution without bias:
 
 - `resnet50v2`: pre-activation ResNet-50 (He et al., ECCV 2016), stages 1-3, the light default.
+- `resnet50v2_stages12`: its stages 1 and 2 alone, a fifth of the weights.
 - `resnet101`: the DeepLabV3 ResNet-101 backbone of SSL-ALPNet (Ouyang et al., ECCV 2020, section 4) and ADNet.
 
 `resnext3d.py` adds encoders of whole volumes: `resnext3d101` (ADNet-3D) and the light `resnext3d26`.
@@ -58,12 +59,11 @@ class PreActBlock(nn.Module):
 
 
 class ResNet50V2(nn.Module):
-    """Stem and stages 1-3 of ResNet-50 v2, the last stage dilated: (b 3 h w) -> (b 1024 h/8 w/8)."""
+    """Stem and stages 1-3 of ResNet-50 v2, the last one dilated: (b 3 h w) -> (b 1024 h/8 w/8); or 1 and 2: (b 512 h/8 w/8)."""
 
-    out_channels = 1024
-
-    def __init__(self) -> None:
+    def __init__(self, stages: int = 3) -> None:
         super().__init__()
+        self.out_channels = 1024 if stages == 3 else 512
         self.stem = nn.ModuleDict(
             {
                 "norm_in": nn.BatchNorm2d(3),
@@ -73,7 +73,7 @@ class ResNet50V2(nn.Module):
         )
         self.layer1 = self._stage(64, 64, 256, blocks=3, stride=1, dilation=1)
         self.layer2 = self._stage(256, 128, 512, blocks=4, stride=2, dilation=1)
-        self.layer3 = self._stage(512, 256, 1024, blocks=6, stride=1, dilation=2)
+        self.layer3 = self._stage(512, 256, 1024, blocks=6, stride=1, dilation=2) if stages == 3 else nn.Identity()
 
     @staticmethod
     def _stage(inputs: int, width: int, outputs: int, *, blocks: int, stride: int, dilation: int) -> nn.Sequential:
@@ -108,7 +108,11 @@ class ResNet101(nn.Module):
 
 
 VOLUMETRIC = ("resnext3d101", "resnext3d26")
-TRUNKS: dict[str, Callable[[], ResNet50V2 | ResNet101]] = {"resnet50v2": ResNet50V2, "resnet101": ResNet101}
+TRUNKS: dict[str, Callable[[], ResNet50V2 | ResNet101]] = {
+    "resnet50v2": ResNet50V2,
+    "resnet50v2_stages12": lambda: ResNet50V2(stages=2),
+    "resnet101": ResNet101,
+}
 
 
 class Encoder(nn.Module):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from FewShotSegLib.encoders import STRIDE, Encoder, create_encoder, folded, list_encoders, load_trunk_weights
 
 SLICES = torch.randn(2, 64, 40, generator=torch.Generator().manual_seed(0))
-CHANNELS = {"resnet50v2": (256, 512, 1024), "resnet101": (256, 512, 1024, 2048)}
+CHANNELS = {"resnet50v2": (256, 512, 1024), "resnet50v2_stages12": (256, 512), "resnet101": (256, 512, 1024, 2048)}
 
 
 @pytest.fixture(scope="module", params=sorted(CHANNELS))
@@ -19,7 +19,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 
 def test_the_known_encoders() -> None:
-    assert list_encoders() == ["resnet101", "resnet50v2", "resnext3d101", "resnext3d26"]
+    assert list_encoders() == ["resnet101", "resnet50v2", "resnet50v2_stages12", "resnext3d101", "resnext3d26"]
 
 
 @torch.no_grad()
@@ -61,6 +61,14 @@ def test_a_folded_encoder_is_the_same_function(encoder: Encoder) -> None:
     assert torch.equal(encoder(SLICES), before)
     norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in e.modules()) for e in (encoder, copy)]
     assert norms[1] < norms[0] or encoder.config.name == "resnet101"
+
+
+def test_the_short_trunk_is_the_beginning_of_the_long_one() -> None:
+    long, short = create_encoder("resnet50v2", channels=8), create_encoder("resnet50v2_stages12", channels=8)
+    assert load_trunk_weights(short, long.trunk.state_dict()) == []
+    own = long.eval().trunk.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in short.eval().trunk.state_dict().items())
+    assert sum(p.numel() for p in short.parameters()) < sum(p.numel() for p in long.parameters()) / 5
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
