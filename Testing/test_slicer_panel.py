@@ -139,6 +139,14 @@ def test_progress_and_time_left_are_shown_and_cancel_ends(panel: SimpleNamespace
     assert result_names(panel) == [] and panel.ui.applyButton.enabled
 
 
+def test_notes_name_their_scans_where_they_are_not_about_all(panel: SimpleNamespace) -> None:
+    use(panel, notes={"Drawn patient": ["Slow.", "Turned."], "New patient": ["Slow."]})
+    panel.ui.queryVolumesSelector.setCheckState(panel.new, 2)
+    click(panel.ui.applyButton)
+    finish(panel)
+    assert panel.ui.statusLabel.text.splitlines()[1:] == ["Slow.", "Drawn patient: Turned."]
+
+
 def test_errors_say_what_was_found_expected_and_what_to_do(panel: SimpleNamespace) -> None:
     use(panel, fail="The GPU is full. Expected: memory. What to do: choose the CPU.")
     click(panel.ui.applyButton)

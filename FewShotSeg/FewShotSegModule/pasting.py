@@ -13,10 +13,11 @@ class PastingRunner:
         seconds: that a whole query takes at least.
         fail: message with which every query fails.
         confidence: of the organs, in order.
+        notes: of the results, by the names of the scans.
     """
 
-    def __init__(self, steps=2, seconds=0.0, fail="", confidence=(0.9, 0.5, float("nan"))):
-        self.steps, self.seconds, self.fail, self.confidence = steps, seconds, fail, confidence
+    def __init__(self, steps=2, seconds=0.0, fail="", confidence=(0.9, 0.5, float("nan")), notes=None):
+        self.steps, self.seconds, self.fail, self.confidence, self.notes = steps, seconds, fail, confidence, notes or {}
         self.jobs, self._events, self._stop, self._begun = [], None, False, 0.0
 
     @property
@@ -68,4 +69,5 @@ class PastingRunner:
             labels[common][mask[common]] = organ.label
         sure = np.resize(np.asarray(self.confidence, float), len(support.organs))
         slices = np.where(np.stack([(labels == o.label).any(axis=(1, 2)) for o in support.organs]), sure[:, None], np.nan)
-        return Segmentation(query.geometry, support.organs, labels, sure, slices, name=query.name)
+        notes = tuple(self.notes.get(query.name, ()))
+        return Segmentation(query.geometry, support.organs, labels, sure, slices, notes=notes, name=query.name)

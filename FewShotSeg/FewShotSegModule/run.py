@@ -18,7 +18,8 @@ class State:
     """What the panel shows of a job.
 
     fraction: 0..1 of all queries; seconds_left: NaN when not known; stage: what is being done.
-    nodes: results, in order; problems: messages of what failed; notes: warnings of the library; cancelled.
+    nodes: results, in order; problems: messages of what failed; cancelled.
+    notes: warnings of the library, and the names of the scans that each is about.
     """
 
     fraction: float = 0.0
@@ -26,7 +27,7 @@ class State:
     stage: str = ""
     nodes: list = field(default_factory=list)
     problems: list = field(default_factory=list)
-    notes: list = field(default_factory=list)
+    notes: dict = field(default_factory=dict)
     cancelled: bool = False
 
 
@@ -118,7 +119,8 @@ class Run:
             self.state.problems.append(str(error))
             return
         self.state.nodes.append(written)
-        self.state.notes += [note for note in event.segmentation.notes if note not in self.state.notes]
+        for note in event.segmentation.notes:
+            self.state.notes.setdefault(note, []).append(node.GetName())
         logging.info(f"FewShotSeg: {written.GetName()} in {event.segmentation.seconds:.1f} s")
 
 

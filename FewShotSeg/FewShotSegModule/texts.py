@@ -45,4 +45,5 @@ def outcome_text(state, queries):
         lines = [_("Done. Check the results, beginning with the first of the list.")]
     else:
         lines = [_("{done} of {all} scans were segmented.").format(done=done, all=queries)]
-    return "\n".join([*lines, *map(error_text, state.problems), *state.notes])
+    notes = [note if len(names) == queries else f"{', '.join(names)}: {note}" for note, names in state.notes.items()]
+    return "\n".join([*lines, *map(error_text, state.problems), *notes])
