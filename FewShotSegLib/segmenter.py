@@ -183,7 +183,7 @@ class Segmenter:
         told = _on_encoded(job.extent, scan, job.organs)
         encode = None if self.runner.volumetric else self.runner
         pieces = self._pieces(encoded, job.own)
-        task = strategies.Task(encoded, scan, told, job.own is not None, encode, pieces, job.alike)
+        task = strategies.Task(encoded, scan, told, job.own is not None, encode, pieces, job.alike, self.config.place)
         answer = strategies.answer(self.method, self.config.strategy, task, lambda p: job.report.step("finding the organs", p))
         index, probabilities, confidence = self._finish(answer, scan, job.own, pieces)
         return _Result(Solved(encoded, scan, answer, index, turn), probabilities, confidence)

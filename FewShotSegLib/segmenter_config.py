@@ -20,6 +20,8 @@ class SegmenterConfig:
     checkpoint: name or path of the encoder's weights.
     across: let a checkpoint that was trained for it take over from the default one, with `match`, when support and query are of
         different kinds (see `kinds`).
+    place: prototype heads look for an organ only around where `match` sees it, even where its first and last slice are told;
+        False: only where nothing is told, as their papers (so does a `faithful` method).
     turns: where a result is unsure, look whether the scan is mirrored or turned against the drawn one, and lay it right (see
         `turns.py`).
     relays: in a list of scans, segment those with an unsure result once more, taught by the surest results of the others as well
@@ -37,6 +39,7 @@ class SegmenterConfig:
     strategy: str = "auto"
     checkpoint: str = DEFAULT_CHECKPOINT
     across: bool = True
+    place: bool = True
     turns: bool = True
     relays: bool = True
     device: str = "auto"

@@ -197,8 +197,18 @@ def test_match_tells_a_head_where_to_look(asked: list[tuple[str, HeadTask]]) -> 
         assert given.allowed.float().mean() < 0.5
 
 
-def test_a_told_extent_is_taken_as_it_is(asked: list[tuple[str, HeadTask]]) -> None:
+def test_match_tells_where_to_look_within_a_told_extent(asked: list[tuple[str, HeadTask]]) -> None:
     answer(create_method("alpnet"), "auto", task(told={1: (0, 7)}))
+    given = asked[1][1]
+    assert given.extent == (0, 7) and given.allowed is not None
+    assert given.allowed.flatten(1).any(1)[:8].all() and given.allowed[:8].float().mean() < 0.5
+
+
+@pytest.mark.parametrize(("options", "place"), [({}, False), ({"faithful": True}, True)])
+def test_a_told_extent_is_all_that_a_published_method_knows(
+    asked: list[tuple[str, HeadTask]], options: dict[str, bool], place: bool
+) -> None:
+    answer(create_method("alpnet", **options), "auto", replace(task(told={1: (0, 7)}), place=place))
     assert asked[0][1].allowed is not None
     assert asked[1][1].extent == (0, 7) and asked[1][1].allowed is None
 

@@ -234,6 +234,16 @@ def test_queries_may_be_laid_differently(folder: Path) -> None:
     assert {record.dice for record in result.records} == {1.0} and "laid left-right" in result.protocol
 
 
+@pytest.mark.parametrize(("method", "place", "said"), [("alpnet", True, True), ("alpnet", False, False), ("match", True, False)])
+def test_prototype_heads_look_where_match_sees_the_organ_and_that_is_said(
+    folder: Path, tiny_checkpoint: Path, method: str, place: bool, said: bool
+) -> None:
+    options: dict[str, Any] = {"method": method, "place": place, "protocol": "oracle-z"}
+    segmenter = create_segmenter(EvaluateConfig(folder, checkpoint=str(tiny_checkpoint), **options), None)
+    assert isinstance(segmenter, Segmenter) and segmenter.config.place is place
+    assert run(folder, **options).protocol.endswith("where to look.") is said
+
+
 @pytest.mark.parametrize("turns", [True, False])
 def test_finding_turns_can_be_switched_off(folder: Path, tiny_checkpoint: Path, turns: bool) -> None:
     segmenter = create_segmenter(EvaluateConfig(folder, checkpoint=str(tiny_checkpoint), turns=turns), None)

@@ -17,6 +17,7 @@ from FewShotSegLib.strategies.heads import (
     Shot,
     direct,
     extent_of,
+    margin_within,
     memories,
     place_margin,
     propagate,
@@ -79,6 +80,16 @@ def test_the_margin_reaches_two_cells_around_the_organ() -> None:
     expected = torch.zeros(9, 9, dtype=torch.bool)
     expected[2:7, 2:7] = True
     assert torch.equal(margin[0], expected) and not margin[1].any()
+
+
+def test_a_slice_without_margin_gets_that_of_the_nearest_slice_of_its_extent() -> None:
+    allowed = torch.zeros(6, 1, 6, dtype=torch.bool)
+    for z in (0, 2, 4):
+        allowed[z, 0, z] = True
+    whole = margin_within(allowed, (1, 5))
+    assert whole is not None and whole.flatten(1).float().argmax(1).tolist() == [0, 2, 2, 2, 4, 4]
+    assert torch.equal(whole.flatten(1).sum(1), torch.ones(6, dtype=torch.long))
+    assert margin_within(allowed, (1, 1)) is None
 
 
 def test_teachers_are_slices_that_show_the_organ() -> None:

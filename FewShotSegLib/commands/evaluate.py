@@ -31,6 +31,7 @@ def evaluate(
         Path | None, typer.Option(help="Another data set whose scans teach; organs of the same names.", show_default="the same")
     ] = None,
     lay: Annotated[str, typer.Option(help="Lay queries left-right, front-back, half-turn or quarter-turn.")] = "as-it-is",
+    place: Annotated[bool, typer.Option(help="Prototype heads look only around what `match` sees, even where told.")] = True,
     turns: Annotated[bool, typer.Option(help="Let the method find out that a scan lies differently.")] = True,
     together: Annotated[
         bool, typer.Option("--together", help="Queries are one list: its surest results teach its unsure scans as well.")
@@ -60,6 +61,7 @@ def evaluate(
         shots=shots,
         support_data=support_data,
         lay=lay,
+        place=place,
         turns=turns,
         together=together,
         folds=tuple(fold) if fold else folds,

@@ -50,6 +50,8 @@ class EvaluateConfig:
             there, fold by fold.
         lay: how queries are laid before they are given, and with them their truth: a key of `LAYS`, as if a patient lay
             differently or a file named its axes wrongly.
+        place: whether prototype heads are told where `match` sees the organ, too, when they are told its extent; see
+            `SegmenterConfig`.
         turns: whether the Segmenter may find that out, see `SegmenterConfig`.
         together: the queries of a support are one list, whose surest results teach its unsure scans as well (see `relays.py`);
             otherwise each query is segmented as if it were the only one.
@@ -76,6 +78,7 @@ class EvaluateConfig:
     shots: int = 1
     support_data: str | Path | None = None
     lay: str = "as-it-is"
+    place: bool = True
     turns: bool = True
     together: bool = False
     folds: bool | tuple[int, ...] = False

@@ -81,7 +81,7 @@ def evaluate(
     result = EvaluationResult(
         dataset=dataset.name,
         method=config.method,
-        protocol=f"{config.described} The organs' extents were {'' if run.told else 'not '}told.",
+        protocol=f"{config.described} {_what_was_told(config, run.told)}",
         config=config.to_json(),
         records=tuple(records),
         notes=tuple(dict.fromkeys(run.notes)),
@@ -114,6 +114,7 @@ def create_segmenter(config: EvaluateConfig, fold: int | None) -> Segmenting:
         config.options,
         strategy=config.strategy,
         checkpoint=checkpoint,
+        place=config.place,
         turns=config.turns,
         device=config.device,
     )
@@ -124,6 +125,15 @@ def is_told(config: EvaluateConfig, segmenter: Segmenting) -> bool:
     """Whether what is evaluated is told the extent of the query's organs."""
     oracle = config.protocol == "oracle-z" and config.method not in FINDS_ITS_SLICES
     return oracle or bool(getattr(segmenter, "needs_extent", False))
+
+
+def _what_was_told(config: EvaluateConfig, extents: bool) -> str:
+    """What the method knew about the query, in words."""
+    text = f"The organs' extents were {'' if extents else 'not '}told."
+    by_paper = not config.place or config.options.get("faithful", False)
+    if not extents or by_paper or config.method in (*FINDS_ITS_SLICES, *list_baselines()):
+        return text
+    return f"{text} Within them, `match` said where to look."
 
 
 class _Run:

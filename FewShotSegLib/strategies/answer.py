@@ -19,7 +19,7 @@ from FewShotSegLib.methods.match import Carried, Match, MatchConfig
 from FewShotSegLib.pieces import keep_touching
 from FewShotSegLib.strategies.closer import Encode, around_thin, give_way, look_closer, thin_organs, weigh_background
 from FewShotSegLib.strategies.closer_same_scan import look_closer_within
-from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, place_margin, propagate
+from FewShotSegLib.strategies.heads import OUTSIDE, HeadTask, Shot, direct, extent_of, margin_within, place_margin, propagate
 from FewShotSegLib.strategies.same_scan import filled
 from FewShotSegLib.strategies.settle import settle
 from FewShotSegLib.strategies.votes import count_votes
@@ -38,7 +38,8 @@ class Task:
     """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query.
 
     `encode`: features of slices, where `match` may take a closer look at the query. `pieces`: of how many connected pieces each
-    organ consists; None where that is not known. `alike`: supports and query are scans of one kind, CT or MR.
+    organ consists; None where that is not known. `alike`: supports and query are scans of one kind, CT or MR. `place`: prototype heads
+    look around what `match` sees even where extents are told.
     """
 
     supports: Sequence[EncodedSupport]
@@ -48,6 +49,7 @@ class Task:
     encode: Encode | None = None
     pieces: Sequence[int] | None = None
     alike: bool = True
+    place: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,11 +172,17 @@ def carry(matcher: Match, task: Task, known: Sequence[tuple[ScanFeatures, Tensor
 
 
 def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, fractions: Tensor, organ: int) -> Tensor:
-    """Margins (n, h, w) of one organ; where `match` sees none of it (`fractions`) and nothing is told, it is nowhere."""
+    """Margins (n, h, w) of one organ; where `match` sees none of it (`fractions`) and nothing is told, it is nowhere.
+
+    Where the extent is told, `match` says where the organ lies in its slices, but not to a method that goes by its paper.
+    """
     extent = task.told.get(organ) or extent_of(fractions)
     if extent is None:
         return torch.full_like(fractions, OUTSIDE)
-    allowed = None if organ in task.told else place_margin(fractions)
+    allowed = place_margin(fractions)
+    if organ in task.told:
+        by_paper = not task.place or getattr(method.config, "faithful", False)
+        allowed = None if by_paper else margin_within(allowed, extent)
     shots = [_shot(support, organ) for support in task.supports]
     return head(method, HeadTask(shots, task.query.features, extent, allowed))
 

@@ -68,6 +68,21 @@ def place_margin(fractions: Tensor) -> Tensor:
     return F.max_pool2d((fractions > 0.3).float()[:, None], side, 1, MARGIN)[:, 0] > 0
 
 
+def margin_within(allowed: Tensor, extent: tuple[int, int]) -> Tensor | None:
+    """A margin (n h w) for every slice of an extent: those that have none get that of the nearest slice of it that has one.
+
+    None when no slice of the extent has one: nobody knows the place.
+    """
+    first, last = extent
+    there = [z for z in range(first, last + 1) if allowed[z].any()]
+    if not there:
+        return None
+    whole = allowed.clone()
+    for z in range(first, last + 1):
+        whole[z] = allowed[min(there, key=lambda other: abs(other - z))]
+    return whole
+
+
 def teachers(masks: Tensor) -> tuple[int, ...]:
     """The support slice of each chunk, out of those (m H W) that show the organ."""
     return pick_slices([z for z, there in enumerate((masks > 0.5).flatten(1).any(1).tolist()) if there])
