@@ -38,8 +38,8 @@ class Task:
     """What to find: `told` holds extents (first and last encoded slice) by organ number; `same`: the support is the query.
 
     `encode`: features of slices, where `match` may take a closer look at the query. `pieces`: of how many connected pieces each
-    organ consists; None where that is not known. `alike`: supports and query are scans of one kind, CT or MR. `place`: prototype heads
-    look around what `match` sees even where extents are told.
+    organ consists; None where that is not known. `alike`: supports and query are scans of one kind, CT or MR. `place`:
+    prototype heads look around what `match` sees even where extents are told.
     """
 
     supports: Sequence[EncodedSupport]
@@ -179,10 +179,10 @@ def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, fractions
     extent = task.told.get(organ) or extent_of(fractions)
     if extent is None:
         return torch.full_like(fractions, OUTSIDE)
-    allowed = place_margin(fractions)
+    by_paper = not task.place or getattr(method.config, "faithful", False)
+    allowed: Tensor | None = place_margin(fractions)
     if organ in task.told:
-        by_paper = not task.place or getattr(method.config, "faithful", False)
-        allowed = None if by_paper else margin_within(allowed, extent)
+        allowed = None if by_paper else margin_within(place_margin(fractions), extent)
     shots = [_shot(support, organ) for support in task.supports]
     return head(method, HeadTask(shots, task.query.features, extent, allowed))
 
