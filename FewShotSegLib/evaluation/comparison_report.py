@@ -14,6 +14,7 @@ from FewShotSegLib.evaluation.comparison import Outcome, by_protocol
 from FewShotSegLib.evaluation.figures import Picture
 from FewShotSegLib.evaluation.metrics import Mean
 from FewShotSegLib.evaluation.published import published
+from FewShotSegLib.evaluation.result import EXTENTS_TOLD, PLACE_SAID
 from FewShotSegLib.files import atomic_path
 from FewShotSegLib.resources import resource_dir
 
@@ -43,7 +44,8 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     if result is None:
         return (cell.label, *["-"] * (len(HEADINGS) - 2), theirs)
     found = result.summary()
-    told = ", told the extents" if result.protocol.endswith("were told.") else ""
+    told = ", told the extents" if EXTENTS_TOLD in result.protocol else ""
+    told += ", the place by match" if PLACE_SAID in result.protocol else ""
     return (
         cell.label + told,
         _number(100 * found.dice.mean),

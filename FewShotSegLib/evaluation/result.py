@@ -17,6 +17,10 @@ import torch
 from FewShotSegLib.evaluation.metrics import Mean, failures, mean_interval
 from FewShotSegLib.files import atomic_path
 
+EXTENTS_TOLD = "The organs' extents were told."
+PLACE_SAID = "Within them, `match` said where to look."
+"""Sentences of a result's protocol: what a method knew about the query."""
+
 
 @dataclass(frozen=True)
 class Record:

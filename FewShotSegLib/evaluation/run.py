@@ -19,7 +19,7 @@ from FewShotSegLib.evaluation.baselines import create_baseline, list_baselines
 from FewShotSegLib.evaluation.config import LAYS, EvaluateConfig
 from FewShotSegLib.evaluation.datasets import Dataset, renumbered
 from FewShotSegLib.evaluation.journal import Journal, Measured
-from FewShotSegLib.evaluation.result import EvaluationResult, Record, machine_facts
+from FewShotSegLib.evaluation.result import EXTENTS_TOLD, PLACE_SAID, EvaluationResult, Record, machine_facts
 from FewShotSegLib.evaluation.scoring import Case, Extents, Pair, score_scan
 from FewShotSegLib.evaluation.tasks import Task, plan, taught_by
 from FewShotSegLib.evaluation.untrained import is_untrained, untrained_encoder
@@ -129,11 +129,12 @@ def is_told(config: EvaluateConfig, segmenter: Segmenting) -> bool:
 
 def _what_was_told(config: EvaluateConfig, extents: bool) -> str:
     """What the method knew about the query, in words."""
-    text = f"The organs' extents were {'' if extents else 'not '}told."
+    if not extents:
+        return "The organs' extents were not told."
     by_paper = not config.place or config.options.get("faithful", False)
-    if not extents or by_paper or config.method in (*FINDS_ITS_SLICES, *list_baselines()):
-        return text
-    return f"{text} Within them, `match` said where to look."
+    if by_paper or config.method in (*FINDS_ITS_SLICES, *list_baselines()):
+        return EXTENTS_TOLD
+    return f"{EXTENTS_TOLD} {PLACE_SAID}"
 
 
 class _Run:

@@ -180,9 +180,10 @@ def _head_scores(head: Callable[..., Tensor], method: Any, task: Task, fractions
     if extent is None:
         return torch.full_like(fractions, OUTSIDE)
     by_paper = not task.place or getattr(method.config, "faithful", False)
-    allowed: Tensor | None = place_margin(fractions)
+    margin = place_margin(fractions)
+    allowed: Tensor | None = margin
     if organ in task.told:
-        allowed = None if by_paper else margin_within(place_margin(fractions), extent)
+        allowed = None if by_paper else margin_within(margin, extent)
     shots = [_shot(support, organ) for support in task.supports]
     return head(method, HeadTask(shots, task.query.features, extent, allowed))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ def processes(device: torch.device) -> Iterator[tuple[Share, torch.device]]:
     try:
         yield Share(dist.get_rank(), world), device
     finally:
+        gc.collect()  # a DistributedDataParallel that outlives its group aborts some processes at their end
         dist.destroy_process_group()
 
 

@@ -151,23 +151,28 @@ def fit(config: FitConfig) -> Path:
     """
     config = with_base(config)
     with processes(choose_device(config.device)) as (share, device):
-        run = Run(config, share, device)
-        run.out.mkdir(parents=True, exist_ok=True)
-        run.resume()
-        if share.rank == 0:
-            with atomic_path(run.out / RUN) as part:
-                part.write_text(config.to_json(), encoding="utf-8")
-        with Watch(run) as watch:
-            _train(run, watch)
-        if share.rank == 0:
-            run.save()
-        if run.step < config.steps:
-            raise Paused(
-                f"{config.out} paused after step {run.step} of {config.steps}: its {config.minutes:g} minutes are over",
-                "",
-                "run the same command to go on",
-            )
-        return run.export() if share.rank == 0 else run.out / "encoder.safetensors"
+        return _fit(config, share, device)
+
+
+def _fit(config: FitConfig, share: Share, device: torch.device) -> Path:
+    """`fit` in one process; a function of its own, so that nothing of the run is left when the processes part."""
+    run = Run(config, share, device)
+    run.out.mkdir(parents=True, exist_ok=True)
+    run.resume()
+    if share.rank == 0:
+        with atomic_path(run.out / RUN) as part:
+            part.write_text(config.to_json(), encoding="utf-8")
+    with Watch(run) as watch:
+        _train(run, watch)
+    if share.rank == 0:
+        run.save()
+    if run.step < config.steps:
+        raise Paused(
+            f"{config.out} paused after step {run.step} of {config.steps}: its {config.minutes:g} minutes are over",
+            "",
+            "run the same command to go on",
+        )
+    return run.export() if share.rank == 0 else run.out / "encoder.safetensors"
 
 
 def _train(run: Run, watch: Watch) -> None:
