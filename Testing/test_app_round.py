@@ -174,6 +174,18 @@ def test_both_scans_are_segmented(seen: Evidence) -> None:
     assert dice(new, seen.mask(seen.new)) > 0.55
 
 
+def test_the_result_of_another_scan_is_not_seen_on_this_one(seen: Evidence) -> None:
+    """The first result to come is shown, alone: choosing it in the list, which hides all others, changes nothing in 3D."""
+    page = seen.visit
+    assert page.state("shown") == seen.row(0)["id"]
+    as_it_came = settled(lambda: page.pixels(1))
+    page.page.click("[data-result] >> nth=0 >> .fs-scan-name")
+    page.page.mouse.move(176, 20)
+    page.page.wait_for_timeout(1000)
+    chosen = settled(lambda: page.pixels(1))
+    assert np.abs(as_it_came - chosen).mean() < 0.5
+
+
 def test_the_list_tells_volume_and_confidence(seen: Evidence) -> None:
     (organ,) = seen.row(1)["organs"]
     voxels = liver(seen.get(seen.row(1)["id"], "seg.nrrd"))

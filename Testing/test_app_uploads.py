@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from FewShotSegLib.app.uploads import MB, Budget, find_scans, safe_name, save, unpack
+from FewShotSegLib.app.uploads import MB, Budget, find_drawings, find_scans, safe_name, save, unpack
 from FewShotSegLib.errors import VolumeError
 
 
@@ -91,6 +91,19 @@ def test_images_and_series_are_found(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert find_scans(tmp_path) == [tmp_path / "a.nii.gz", tmp_path / "b.mhd", tmp_path / "series"]
+
+
+@pytest.mark.parametrize("name", ["01_label.nii.gz", "Labels.nrrd", "patient-mask.mha", "liver seg.nii", "a.seg.nrrd"])
+def test_a_drawing_beside_its_scan_is_no_scan(tmp_path: Path, name: str) -> None:
+    for other in (name, "unlabelled_segovia.nii.gz"):
+        (tmp_path / other).write_bytes(b"x")
+    assert find_drawings(tmp_path) == [tmp_path / name]
+    assert find_scans(tmp_path) == [tmp_path / "unlabelled_segovia.nii.gz"]
+
+
+def test_a_scan_alone_is_a_scan_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mask.nii.gz").write_bytes(b"x")
+    assert find_scans(tmp_path) == [tmp_path / "mask.nii.gz"] and find_drawings(tmp_path) == []
 
 
 def test_no_scan_is_told(tmp_path: Path) -> None:

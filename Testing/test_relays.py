@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from FewShotSegLib.background.events import CancelledEvent, DoneEvent, Event, Job, ProgressEvent, ResultEvent
+from FewShotSegLib.background.events import CancelledEvent, DoneEvent, Event, Job, ProgressEvent, ResultEvent, UnsureEvent
 from FewShotSegLib.background.work import Worker
 from FewShotSegLib.errors import VolumeError
 from FewShotSegLib.job import Drawing, Listener, Outcome, SegmentJob, run
@@ -250,6 +250,8 @@ def test_a_worker_gives_unsure_scans_their_results_at_the_end(work: Job) -> None
     results = [event for event in events if isinstance(event, ResultEvent)]
     assert [event.query_index for event in results] == [1, 0] and isinstance(events[-1], DoneEvent)
     assert "taught as well" in results[1].segmentation.notes[-1]
+    told = [event.query_index for event in events if isinstance(event, UnsureEvent | ResultEvent)]
+    assert told == [0, 1, 0] and events.index(UnsureEvent(0)) < events.index(results[0]), "unsure, then the other, then it"
     fractions = [event.fraction for event in events if isinstance(event, ProgressEvent)]
     assert fractions == sorted(fractions) and fractions[-1] <= 1
 

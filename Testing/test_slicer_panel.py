@@ -139,6 +139,16 @@ def test_progress_and_time_left_are_shown_and_cancel_ends(panel: SimpleNamespace
     assert result_names(panel) == [] and panel.ui.applyButton.enabled
 
 
+def test_scans_that_wait_for_a_second_time_are_named(panel: SimpleNamespace) -> None:
+    use(panel, unsure=("Drawn patient",), seconds=1.0)
+    panel.ui.queryVolumesSelector.setCheckState(panel.new, 2)
+    click(panel.ui.applyButton)
+    panel.host.wait(lambda: "once more at the end: Drawn patient" in panel.ui.statusLabel.text, 60)
+    finish(panel)
+    assert panel.ui.statusLabel.text.startswith("Done.") and "once more" not in panel.ui.statusLabel.text
+    assert sorted(result_names(panel)) == ["Drawn patient segmented", "New patient segmented"]
+
+
 def test_notes_name_their_scans_where_they_are_not_about_all(panel: SimpleNamespace) -> None:
     use(panel, notes={"Drawn patient": ["Slow.", "Turned."], "New patient": ["Slow."]})
     panel.ui.queryVolumesSelector.setCheckState(panel.new, 2)

@@ -14,10 +14,12 @@ class PastingRunner:
         fail: message with which every query fails.
         confidence: of the organs, in order.
         notes: of the results, by the names of the scans.
+        unsure: names of scans that have their results at the end.
     """
 
-    def __init__(self, steps=2, seconds=0.0, fail="", confidence=(0.9, 0.5, float("nan")), notes=None):
+    def __init__(self, steps=2, seconds=0.0, fail="", confidence=(0.9, 0.5, float("nan")), notes=None, unsure=()):
         self.steps, self.seconds, self.fail, self.confidence, self.notes = steps, seconds, fail, confidence, notes or {}
+        self.unsure = unsure
         self.jobs, self._events, self._stop, self._begun = [], None, False, 0.0
 
     @property
@@ -42,8 +44,9 @@ class PastingRunner:
         self._events = None
 
     def _work(self, job):
-        from FewShotSegLib.background import CancelledEvent, DoneEvent, FailedEvent, ProgressEvent, ResultEvent
+        from FewShotSegLib.background import CancelledEvent, DoneEvent, FailedEvent, ProgressEvent, ResultEvent, UnsureEvent
 
+        waiting = []
         for number, query in enumerate(job.queries):
             begun = time.monotonic()
             step = 0
@@ -56,8 +59,14 @@ class PastingRunner:
                 yield ProgressEvent(number, "pasting", (number + part) / len(job.queries), 1.0)
             if self.fail:
                 yield FailedEvent(number, self.fail)
+            elif query.name in self.unsure:
+                waiting.append(number)
+                yield UnsureEvent(number)
             else:
                 yield ResultEvent(number, self._segmentation(job.supports[0], query))
+        for number in waiting:
+            yield ProgressEvent(number, "pasting", 0.99, 1.0)
+            yield ResultEvent(number, self._segmentation(job.supports[0], job.queries[number]))
         yield DoneEvent()
 
     def _segmentation(self, support, query):

@@ -19,6 +19,7 @@ class State:
 
     fraction: 0..1 of all queries; seconds_left: NaN when not known; stage: what is being done.
     nodes: results, in order; problems: messages of what failed; cancelled.
+    waiting: names of the scans whose first result is unsure, so that they are segmented once more at the end.
     notes: warnings of the library, and the names of the scans that each is about.
     """
 
@@ -27,6 +28,7 @@ class State:
     stage: str = ""
     nodes: list = field(default_factory=list)
     problems: list = field(default_factory=list)
+    waiting: list = field(default_factory=list)
     notes: dict = field(default_factory=dict)
     cancelled: bool = False
 
@@ -89,12 +91,14 @@ class Run:
 
     def _handle(self, event, task):
         """Take one event of the runner in."""
-        from FewShotSegLib.background import CancelledEvent, FailedEvent, ProgressEvent, ResultEvent
+        from FewShotSegLib.background import CancelledEvent, FailedEvent, ProgressEvent, ResultEvent, UnsureEvent
 
         if isinstance(event, ProgressEvent):
             self._tell(event, task)
         elif isinstance(event, ResultEvent):
             yield from self._write(event, task)
+        elif isinstance(event, UnsureEvent):
+            self.state.waiting.append(task.nodes[event.query_index].GetName())
         elif isinstance(event, FailedEvent):
             self.state.problems.append(_with_name(event, task))
         elif isinstance(event, CancelledEvent):
@@ -119,6 +123,8 @@ class Run:
             self.state.problems.append(str(error))
             return
         self.state.nodes.append(written)
+        if node.GetName() in self.state.waiting:
+            self.state.waiting.remove(node.GetName())
         for note in event.segmentation.notes:
             self.state.notes.setdefault(note, []).append(node.GetName())
         logging.info(f"FewShotSeg: {written.GetName()} in {event.segmentation.seconds:.1f} s")

@@ -33,7 +33,10 @@ def stage_text(stage):
 
 def progress_text(state):
     """What a running job does, and how long it will take."""
-    return " – ".join(part for part in (state.stage, time_left(state.seconds_left)) if part)
+    line = " – ".join(part for part in (state.stage, time_left(state.seconds_left)) if part)
+    if not state.waiting:
+        return line
+    return f"{line}\n" + _("Unsure, looked at once more at the end: {scans}").format(scans=", ".join(state.waiting))
 
 
 def outcome_text(state, queries):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from FewShotSegLib.app import sample
 from FewShotSegLib.app.nodes import drawing_node
 from FewShotSegLib.app.scans import Scan, add_scan, read_scans
+from FewShotSegLib.app.uploads import find_drawings
 from FewShotSegLib.errors import SupportError
 from FewShotSegLib.mrml import volume_from_node
 from FewShotSegLib.support import Support
@@ -34,7 +35,7 @@ class Loading:
             scans = [add_scan(volume, series, self.page.viewer.scene) for volume, series in await read_scans(folder)]
             if role == "support":
                 self.set_support(scans.pop(0))
-                for drawing in sorted(folder.rglob("*.seg.nrrd"))[:1]:  # dropped together with its scan
+                for drawing in find_drawings(folder)[:1]:  # dropped together with its scan
                     await self._drawing(drawing)
             if scans:
                 self.add_queries(scans)

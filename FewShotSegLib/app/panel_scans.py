@@ -106,3 +106,4 @@ def run_footer(page: SessionPage) -> None:
                 model_value=("progress",), height=6, color="primary", rounded=True, indeterminate=("progress < 1",), id="progress"
             )
             html.Div("{{ stage }}", classes="fs-detail mt-1", id="stage")
+            html.Div("{{ waiting }}", v_show="waiting", classes="fs-hint mt-1", id="waiting")

@@ -11,7 +11,7 @@ from FewShotSegLib.app.jobs import Jobs, progress_state
 from FewShotSegLib.app.results import Result
 from FewShotSegLib.app.scans import Scan
 from FewShotSegLib.app.state import result_row
-from FewShotSegLib.background import CancelledEvent, Event, FailedEvent, Job, ProgressEvent, ResultEvent
+from FewShotSegLib.background import CancelledEvent, Event, FailedEvent, Job, ProgressEvent, ResultEvent, UnsureEvent
 from FewShotSegLib.errors import FewShotSegError
 from FewShotSegLib.mrml import show_segmentation, support_from_nodes, volume_from_node
 from FewShotSegLib.segmenter_config import SegmenterConfig
@@ -40,6 +40,8 @@ class Running:
     def __init__(self, page: SessionPage, jobs: Jobs) -> None:
         self.page, self.state, self.jobs = page, page.state, jobs
         self.results: list[Result] = []
+        self._waiting: list[str] = []
+        self._has_shown = False
         self._numbers = itertools.count(1)
 
     def apply(self) -> None:
@@ -104,7 +106,9 @@ class Running:
         if self.state.busy:
             return
         with self.state as state:
-            state.update({"busy": True, "progress": 0, "stage": "Preparing…", "tool": "look", "message_open": False})
+            state.update(
+                {"busy": True, "progress": 0, "stage": "Preparing…", "waiting": "", "tool": "look", "message_open": False}
+            )
         self.page.start(self._guarded(prepare))
 
     async def _guarded(self, prepare: Callable[[], Task]) -> None:
@@ -114,10 +118,11 @@ class Running:
                 await self._run(prepare())
         finally:
             with self.state as state:
-                state.update({"busy": False, "stage": "", "progress": 0})
+                state.update({"busy": False, "stage": "", "waiting": "", "progress": 0})
 
     async def _run(self, task: Task) -> None:
         state, page = self.state, self.page
+        self._waiting, self._has_shown = [], False
         names = [scan.name for scan in task.scans]
         queries = [task.support.image if scan is task.on else volume_from_node(scan.node) for scan in task.scans]
         config = SegmenterConfig(
@@ -136,6 +141,9 @@ class Running:
     def _hear(self, event: Event, task: Task, names: list[str]) -> None:
         if isinstance(event, ProgressEvent):
             self.state.update(progress_state(event, names))
+        elif isinstance(event, UnsureEvent):
+            self._waiting.append(names[event.query_index])
+            self.state.waiting = f"Unsure, looked at once more at the end: {', '.join(self._waiting)}"
         elif isinstance(event, ResultEvent):
             self._keep(task.scans[event.query_index], event, task)
         elif isinstance(event, FailedEvent):
@@ -144,7 +152,7 @@ class Running:
             self.page.say("Stopped. The drawing is as it was.")
 
     def _keep(self, scan: Scan, event: ResultEvent, task: Task) -> None:
-        """A result takes the place of the one before of the same scan."""
+        """A result takes the place of the one before of the same scan; the first one to come is shown."""
         node = show_segmentation(event.segmentation, scan.node)
         drawn = task.drawn if scan is task.on else ()
         result = Result(f"result{next(self._numbers)}", scan, event.segmentation, node, drawn)
@@ -153,7 +161,10 @@ class Running:
         self.drop(old)
         if self.state.editing in {known.id for known in old}:
             self.page.edit("support")
-        if event.query_index == 0:
+        if self._has_shown:
+            node.SetDisplayVisibility(False)  # another scan is looked at
+        else:
+            self._has_shown = True
             self.state.panel = "results"
             self.page.show(result.id)
         self.page.viewer.surfaces(node)

@@ -45,6 +45,7 @@ def initial(methods: Sequence[str]) -> dict[str, Any]:
         "uploading": -1,
         "progress": 0.0,
         "stage": "",
+        "waiting": "",
         "why": "",
         "results": [],
         "shown": "",

@@ -15,6 +15,8 @@ SCANS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 KNOWN = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha), DICOM files, or a zip of these"
 BESIDE = (".raw", ".zraw", ".gz", ".txt", ".json", ".seg.nrrd")
 """What may lie beside a scan without being one."""
+DRAWN = re.compile(r"(?:^|[-_. ])(?:labels?|labelmap|seg|segmentation|masks?|drawing)(?:[-_. ]|$)", re.IGNORECASE)
+"""Names of files that hold a drawing, where others lie beside them."""
 MB = 10**6
 MOST_FILES = 20_000
 CHUNK = 2**20
@@ -111,13 +113,30 @@ def _copy(source: IO[bytes], target: IO[bytes], budget: Budget) -> None:
 def find_scans(folder: Path) -> list[Path]:
     """The scans below a folder: image files, and folders that hold anything else, which must be DICOM.
 
+    Files that `find_drawings` takes for drawings are none.
+
     Raises:
         VolumeError: there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    suffixes = {path: split_suffix(path)[1].lower() for path in files}
-    images = [path for path in files if suffixes[path] in SCANS]
-    series = sorted({path.parent for path in files if suffixes[path] not in (*SCANS, *BESIDE)})
+    files = _files(folder)
+    images = [path for path in files if _suffix(path) in SCANS and path not in find_drawings(folder)]
+    series = sorted({path.parent for path in files if _suffix(path) not in (*SCANS, *BESIDE)})
     if not images and not series:
         raise VolumeError(f"No scan among {', '.join(path.name for path in files[:3]) or 'nothing'}", KNOWN, "choose a scan")
     return [*images, *series]
+
+
+def find_drawings(folder: Path) -> list[Path]:
+    """The drawings below a folder: .seg.nrrd files, and images with a name such as `01_label.nii.gz` beside other images."""
+    files = _files(folder)
+    images = [path for path in files if _suffix(path) in SCANS]
+    named = [path for path in images if DRAWN.search(split_suffix(path)[0])]
+    return [*(path for path in files if _suffix(path) == ".seg.nrrd"), *(named if len(named) < len(images) else [])]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _suffix(path: Path) -> str:
+    return split_suffix(path)[1].lower()

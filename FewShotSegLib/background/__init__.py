@@ -14,6 +14,7 @@ from FewShotSegLib.background.events import (
     ProgressEvent,
     ResultEvent,
     Runner,
+    UnsureEvent,
 )
 from FewShotSegLib.background.process import ProcessRunner
 from FewShotSegLib.background.thread import ThreadRunner
@@ -29,4 +30,5 @@ __all__ = [
     "ResultEvent",
     "Runner",
     "ThreadRunner",
+    "UnsureEvent",
 ]

@@ -43,6 +43,13 @@ class ResultEvent:
 
 
 @dataclass(frozen=True)
+class UnsureEvent:
+    """A query's first result is unsure: it is segmented once more when the others are through, and has its result then."""
+
+    query_index: int
+
+
+@dataclass(frozen=True)
 class FailedEvent:
     """A query failed, the others go on; or, with None, the job ended. The message is for the user."""
 
@@ -60,7 +67,7 @@ class CancelledEvent:
     """The job ended because the user wanted it. Results that came before stay good."""
 
 
-Event = ProgressEvent | ResultEvent | FailedEvent | DoneEvent | CancelledEvent
+Event = ProgressEvent | ResultEvent | UnsureEvent | FailedEvent | DoneEvent | CancelledEvent
 
 
 def is_last(event: Event) -> bool:

@@ -19,6 +19,7 @@ from FewShotSegLib.background.events import (
     Job,
     ProgressEvent,
     ResultEvent,
+    UnsureEvent,
     is_last,
 )
 from FewShotSegLib.background.exchange import read_result, write_job
@@ -26,7 +27,7 @@ from FewShotSegLib.background.thread import drain
 from FewShotSegLib.errors import FewShotSegError
 
 STARTING = "starting"
-EVENTS = {kind.__name__: kind for kind in (ProgressEvent, FailedEvent, DoneEvent, CancelledEvent)}
+EVENTS = {kind.__name__: kind for kind in (ProgressEvent, UnsureEvent, FailedEvent, DoneEvent, CancelledEvent)}
 
 
 class ProcessRunner:

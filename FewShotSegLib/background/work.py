@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from FewShotSegLib.background.events import CancelledEvent, DoneEvent, Event, FailedEvent, Job, ProgressEvent, ResultEvent
+from FewShotSegLib.background.events import (
+    CancelledEvent,
+    DoneEvent,
+    Event,
+    FailedEvent,
+    Job,
+    ProgressEvent,
+    ResultEvent,
+    UnsureEvent,
+)
 from FewShotSegLib.errors import Cancelled, FewShotSegError
 from FewShotSegLib.progress import Progress, ShouldCancel
 from FewShotSegLib.segmentation import Segmentation
@@ -127,11 +136,12 @@ class _Course:
     unsure: dict[int, Segmentation] = field(default_factory=dict)
 
     def first(self, index: int) -> None:
-        """Segment a query after the drawings; an unsure result is not told yet."""
+        """Segment a query after the drawings; of an unsure result only that is told."""
         _stop_if(self.should_cancel)
         done = self.scans.first(index, self.job.queries[index], progress=self.clock.tell, cancel=self.should_cancel)
         if index in self.scans.unsure:
             self.unsure[index] = done
+            self.emit(UnsureEvent(index))
         else:
             self.emit(ResultEvent(index, done))
 
