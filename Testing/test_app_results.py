@@ -14,7 +14,7 @@ pytest.importorskip("trame_slicer", reason="the page needs the extra 'app'")
 
 from FewShotSegLib.app.drawing import organs_of
 from FewShotSegLib.app.nodes import drawing_node, labels_of, node_from_volume
-from FewShotSegLib.app.results import Result, write
+from FewShotSegLib.app.results import Result, slice_with_most, write
 from FewShotSegLib.app.scans import CT_WINDOW, add_scan
 from FewShotSegLib.errors import ConfigError, VolumeError
 from FewShotSegLib.geometry import Geometry
@@ -128,3 +128,10 @@ def test_files_that_cannot_be_written_are_told(result: Result, tmp_path: Path) -
     with pytest.raises(ConfigError, match="'exe'"):
         write(result.found, "exe", tmp_path, "a", None)
     assert labels_of(drawn(volume())).labels.max() == 2
+
+
+def test_the_slice_with_most_is_looked_at_unless_the_shown_one_has_some() -> None:
+    labels = np.zeros((6, 5, 4), np.uint8)
+    assert slice_with_most(labels, 3) is None
+    labels[4, :2], labels[2, 0, 0] = 2, 1
+    assert [slice_with_most(labels, shown) for shown in (0, 2, 4, 7, None)] == [4, None, None, 4, 4]

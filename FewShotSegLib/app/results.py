@@ -54,6 +54,14 @@ class Result:
         return sorted({*self.drawn, *corrected, *(int(k) for k in sure)})
 
 
+def slice_with_most(labels: np.ndarray, shown: int | None) -> int | None:
+    """The slice of labels (z, y, x) with most voxels of organs; None where the `shown` one has some already, or none has any."""
+    areas = (labels > 0).sum((1, 2))
+    if not areas.any() or (shown is not None and 0 <= shown < len(areas) and areas[shown]):
+        return None
+    return int(areas.argmax())
+
+
 def _differs(before: Segmentation, after: Segmentation) -> np.ndarray:
     """Slices on which two segmentations of one scan differ, bool (z,); organs are compared by name."""
     different = np.zeros(before.labels.shape[0], bool)

@@ -16,6 +16,7 @@ from FewShotSegLib.app.drawing import Drawing, DrawnOrgan, organs_of
 from FewShotSegLib.app.jobs import Jobs
 from FewShotSegLib.app.loading import Loading
 from FewShotSegLib.app.methods import usable_methods
+from FewShotSegLib.app.results import slice_with_most
 from FewShotSegLib.app.running import Running
 from FewShotSegLib.app.scans import Scan
 from FewShotSegLib.app.state import initial, organ_rows, why_not
@@ -138,12 +139,15 @@ class SessionPage:
     # ---- showing
 
     def show(self, what: str) -> None:
-        """Show the drawing ("support"), a scan to segment, or a result, by its id."""
+        """Show the drawing ("support"), a scan to segment, or a result, by its id: on a slice that shows something of it."""
         if what == "support":
             self.viewer.show(self.support.node if self.support else None, [self.support_drawing])
         elif what.startswith("result"):
             result = self.running.result(what)
             self.viewer.show(result.scan.node, [result.node])
+            wanted = slice_with_most(result.found.labels, self.viewer.slice_number())
+            if wanted is not None:
+                self.viewer.go_to(wanted)
         else:
             self.viewer.show(next(scan.node for scan in self.queries if scan.id == what), [])
         self.state.shown = what
