@@ -106,4 +106,5 @@ def run_footer(page: SessionPage) -> None:
                 model_value=("progress",), height=6, color="primary", rounded=True, indeterminate=("progress < 1",), id="progress"
             )
             html.Div("{{ stage }}", classes="fs-detail mt-1", id="stage")
-            html.Div("{{ waiting }}", v_show="waiting", classes="fs-hint mt-1", id="waiting")
+            again = "Unsure, looked at once more at the end: {{ waiting.join(', ') }}"
+            html.Div(again, v_show="waiting.length", classes="fs-hint mt-1", id="waiting")

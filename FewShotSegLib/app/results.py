@@ -56,10 +56,10 @@ class Result:
 
 def slice_with_most(labels: np.ndarray, shown: int | None) -> int | None:
     """The slice of labels (z, y, x) with most voxels of organs; None where the `shown` one has some already, or none has any."""
-    areas = (labels > 0).sum((1, 2))
-    if not areas.any() or (shown is not None and 0 <= shown < len(areas) and areas[shown]):
+    if shown is not None and 0 <= shown < len(labels) and labels[shown].any():
         return None
-    return int(areas.argmax())
+    areas = np.count_nonzero(labels, axis=(1, 2))
+    return int(areas.argmax()) if areas.any() else None
 
 
 def _differs(before: Segmentation, after: Segmentation) -> np.ndarray:

@@ -40,7 +40,6 @@ class Running:
     def __init__(self, page: SessionPage, jobs: Jobs) -> None:
         self.page, self.state, self.jobs = page, page.state, jobs
         self.results: list[Result] = []
-        self._waiting: list[str] = []
         self._has_shown = False
         self._numbers = itertools.count(1)
 
@@ -106,9 +105,7 @@ class Running:
         if self.state.busy:
             return
         with self.state as state:
-            state.update(
-                {"busy": True, "progress": 0, "stage": "Preparing…", "waiting": "", "tool": "look", "message_open": False}
-            )
+            state.update({"busy": True, "progress": 0, "stage": "Preparing…", "tool": "look", "message_open": False})
         self.page.start(self._guarded(prepare))
 
     async def _guarded(self, prepare: Callable[[], Task]) -> None:
@@ -118,11 +115,11 @@ class Running:
                 await self._run(prepare())
         finally:
             with self.state as state:
-                state.update({"busy": False, "stage": "", "waiting": "", "progress": 0})
+                state.update({"busy": False, "stage": "", "waiting": [], "progress": 0})
 
     async def _run(self, task: Task) -> None:
         state, page = self.state, self.page
-        self._waiting, self._has_shown = [], False
+        self._has_shown = False
         names = [scan.name for scan in task.scans]
         queries = [task.support.image if scan is task.on else volume_from_node(scan.node) for scan in task.scans]
         config = SegmenterConfig(
@@ -142,8 +139,7 @@ class Running:
         if isinstance(event, ProgressEvent):
             self.state.update(progress_state(event, names))
         elif isinstance(event, UnsureEvent):
-            self._waiting.append(names[event.query_index])
-            self.state.waiting = f"Unsure, looked at once more at the end: {', '.join(self._waiting)}"
+            self.state.waiting = [*self.state.waiting, names[event.query_index]]
         elif isinstance(event, ResultEvent):
             self._keep(task.scans[event.query_index], event, task)
         elif isinstance(event, FailedEvent):

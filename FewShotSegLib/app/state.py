@@ -45,7 +45,7 @@ def initial(methods: Sequence[str]) -> dict[str, Any]:
         "uploading": -1,
         "progress": 0.0,
         "stage": "",
-        "waiting": "",
+        "waiting": [],
         "why": "",
         "results": [],
         "shown": "",

@@ -118,8 +118,8 @@ def find_scans(folder: Path) -> list[Path]:
     Raises:
         VolumeError: there is none.
     """
-    files = _files(folder)
-    images = [path for path in files if _suffix(path) in SCANS and path not in find_drawings(folder)]
+    files, drawings = _files(folder), set(find_drawings(folder))
+    images = [path for path in files if _suffix(path) in SCANS and path not in drawings]
     series = sorted({path.parent for path in files if _suffix(path) not in (*SCANS, *BESIDE)})
     if not images and not series:
         raise VolumeError(f"No scan among {', '.join(path.name for path in files[:3]) or 'nothing'}", KNOWN, "choose a scan")
